@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+#   make                    the module for Debian's kernel, build/stock/dm-thin-rs.ko, and the tools
+#   make KERNEL=test        the module for the test kernel (KERNEL=uml: for user-mode Linux)
+#   make KDIR=/path         the module for a configured and built kernel tree of your own
+#   make tools              the tools alone, build/tools/
+#   make demo               the driver at work, on Debian's kernel in a virtual machine
+#   make check              formatting, lints, and rules of this source tree
+#   make test               everything that can be tested
+#   make bench              the driver's speed next to the C driver's
+#   make install            the module and the tools, into this machine (DESTDIR= elsewhere)
+#   make clean              removes build/
+#
+# The kernels, and the compilers they were built with, come from scripts/setup, which is called when
+# something is missing. Documentation/building.rst says more.
+
+KERNEL ?= stock
+build := $(CURDIR)/build
+
+# A make without -j would use one CPU only.
+MAKEFLAGS_JOBS := $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+.DEFAULT_GOAL := all
+.PHONY: all module tools demo check test bench install uninstall clean
+
+all: module tools
+
+ifdef KDIR
+
+module:
+	scripts/build-module --kdir "$(KDIR)" --output "$(build)/kdir"
+
+else
+
+module:
+	scripts/build-module --kernel "$(KERNEL)" --output "$(build)/$(KERNEL)"
+
+endif
+
+# With the machine's own compiler if it has one, else with the build root's.
+tools:
+	@if [ ! -e tools/Cargo.toml ]; then :; \
+	elif command -v cargo >/dev/null; then \
+		cd tools && cargo build --quiet --release --offline --target-dir "$(build)/tools"; \
+	else \
+		cd tools && ../scripts/in-root cargo build --quiet --release --offline --target-dir "$(build)/tools"; \
+	fi
+
+demo:
+	scripts/demo
+
+check:
+	scripts/check
+
+test:
+	scripts/test
+
+bench:
+	scripts/bench
+
+install uninstall:
+	scripts/$@
+
+clean:
+	rm -rf --one-file-system -- "$(build)"

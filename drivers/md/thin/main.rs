@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device-mapper thin-provisioning targets.
+
+#![crate_name = "dm_thin_rs"]
+
+use kernel::prelude::*;
+
+module! {
+    type: DmThinRs,
+    name: "dm_thin_rs",
+    authors: ["The dm-thin-rs authors"],
+    description: "device-mapper thin-provisioning targets",
+    license: "GPL",
+}
+
+struct DmThinRs;
+
+impl kernel::Module for DmThinRs {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}
