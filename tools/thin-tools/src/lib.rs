@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thin tools: one executable that is each tool by the name it is called under.
+//!
+//! A tool is a [`cli::Command`], which says what its command line looks like, and a `run` function.
+//! Dispatch, parsing, help, exit statuses and the wording of failures are the same for all and live
+//! in [`cli`]; what goes to the terminal besides a tool's output lives in [`report`].
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod device;
+pub mod report;
+mod tools;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// The version every tool prints for `-V`: X.Y.Z and nothing else, because lvm2 parses it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the tool that `args` (the whole command line, program name first) asks for.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    ExitCode::from(cli::dispatch(tools::TOOLS, args))
+}
