@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver decides: without pointers, time or I/O.
+//!
+//! All of this depends on nothing but [`crate::facade`], so the same files are built for the host,
+//! where `tools/thin-sim` runs them through schedules and failures that are hard to come by in a
+//! kernel.
+
+pub mod errno;
+#[allow(
+    dead_code,
+    reason = "the userspace tools share it, who need more than the driver does"
+)]
+pub mod format;
+#[allow(
+    dead_code,
+    reason = "the userspace tools share it, who need more than the driver does"
+)]
+pub mod units;
