@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
+
 /*
- * C functions for Rust to call where C has only macros and inline functions. They are named
- * dmtrs_helper_*, and linked into the module only.
+ * The files next to this one as one object, as in the kernel's rust/helpers. Sorted alphabetically.
  */
+
+#include "helpers.h"
+
+#include "bio.c"
+#include "block_device.c"
+#include "dm.c"
+#include "layout.c"
+#include "memory.c"
+#include "params.c"
+#include "spinlock.c"
+#include "workqueue.c"

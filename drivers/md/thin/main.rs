@@ -6,6 +6,9 @@
 
 use kernel::prelude::*;
 
+#[path = "../../../rust/bindings/mod.rs"]
+mod bindings;
+
 module! {
     type: DmThinRs,
     name: "dm_thin_rs",
@@ -18,6 +21,7 @@ struct DmThinRs;
 
 impl kernel::Module for DmThinRs {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        bindings::check_layout()?;
         Ok(Self)
     }
 }
