@@ -2,12 +2,16 @@
 
 //! The decisions of the driver, built for the host and put through their paces.
 //!
-//! `core` consists of the very files that the kernel module is built of.
+//! `core` consists of the very files that the kernel module is built of. There is nothing here but
+//! tests, and what they need.
+
+#![cfg(test)]
 
 #[path = "../../../drivers/md/thin/core/mod.rs"]
-pub mod core;
+mod core;
 
-#[cfg(test)]
+mod choices;
+mod executor;
+mod facade;
 mod format_tests;
-#[cfg(test)]
 mod units_tests;

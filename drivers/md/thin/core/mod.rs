@@ -12,6 +12,9 @@ pub mod errno;
     reason = "the userspace tools share it, who need more than the driver does"
 )]
 pub mod format;
+pub(crate) mod mapping;
+pub(crate) mod prison;
+pub(crate) mod remap;
 #[allow(
     dead_code,
     reason = "the userspace tools share it, who need more than the driver does"

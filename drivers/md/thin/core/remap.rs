@@ -48,17 +48,13 @@ use super::{
     },
     prison::{
         ExcludeAll,
-        ExcludeWriters,
         Guard,
         HeldLock,
         LockRange,
-        Prison,
         Shared, //
     },
     units::{
         DataBlock,
-        DataRange,
-        DeviceId,
         Sector,
         VirtualBlock,
         VirtualRange, //
