@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 #   make                    the module for Debian's kernel, build/stock/dm-thin-rs.ko, and the tools
-#   make KERNEL=test        the module for the test kernel (KERNEL=uml: for user-mode Linux)
+#   make KERNEL=test        the module for the test kernel (KERNEL=uml, uml-test: for user-mode Linux)
 #   make KDIR=/path         the module for a configured and built kernel tree of your own
 #   make tools              the tools alone, build/tools/
 #   make demo               the driver at work, on Debian's kernel in a virtual machine
@@ -16,9 +16,6 @@
 
 KERNEL ?= stock
 build := $(CURDIR)/build
-
-# A make without -j would use one CPU only.
-MAKEFLAGS_JOBS := $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .DEFAULT_GOAL := all
 .PHONY: all module tools demo check test bench install uninstall clean
