@@ -5,11 +5,13 @@
 use crate::cli::Failure;
 use std::fs;
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Size of a metadata block in bytes.
@@ -133,4 +135,43 @@ fn mistaken_for(head: &[u8]) -> Option<&'static str> {
         Some(ERA) => Some("era metadata"),
         _ => None,
     }
+}
+
+/// `open` flag: fail on a block device that the kernel or anyone else holds.
+pub const O_EXCL: i32 = 0o200;
+
+/// Opens metadata for reading; a block device only if nothing else has it, such as a live pool.
+pub fn open_exclusive(path: &Path) -> Result<File, Failure> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(O_EXCL)
+        .open(path)
+        .map_err(|error| {
+            let busy = error.kind() == io::ErrorKind::ResourceBusy;
+            let failure = Failure::from(error).within(path.display());
+            if busy {
+                let Some(message) = failure.message() else {
+                    return failure;
+                };
+                return Failure::new(format!("{message} (is the pool active?)"));
+            }
+            failure
+        })
+}
+
+/// Whether the first block is a superblock of thin, cache or era metadata, by its checksum.
+pub fn holds_superblock(path: &Path) -> bool {
+    const SALTS: [u32; 3] = [160_774, 9_031_977, 146_538_381];
+    let Ok((_, head)) = read_head(path) else {
+        return false;
+    };
+    let Some((stored, covered)) = head.split_first_chunk::<4>() else {
+        return false;
+    };
+    let sum = covered.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)
+        })
+    });
+    head.len() as u64 == BLOCK && SALTS.contains(&(sum ^ u32::from_le_bytes(*stored)))
 }

@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod device;
+pub mod pack;
 pub mod report;
 mod tools;
 

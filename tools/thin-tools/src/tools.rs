@@ -3,6 +3,16 @@
 //! The table of tools.
 
 use crate::cli::Tool;
+use crate::pack;
 
 /// Every tool, in the order the overview lists them.
-pub const TOOLS: &[Tool] = &[];
+pub const TOOLS: &[Tool] = &[
+    Tool {
+        command: &pack::PACK,
+        run: pack::run_pack,
+    },
+    Tool {
+        command: &pack::UNPACK,
+        run: pack::run_unpack,
+    },
+];

@@ -89,10 +89,15 @@ pub(super) fn parse(command: &'static Command, args: Vec<OsString>) -> Result<Pa
                     continue;
                 }
                 let attached = letters.as_str();
-                let value = match (attached, attached.strip_prefix('=')) {
-                    (_, Some(value)) => Some(value.into()),
-                    ("", None) => None,
-                    (value, None) => Some(value.into()),
+                let value = match (attached.strip_prefix('='), attached) {
+                    (Some(value), _) => Some(value.into()),
+                    // Other letters are other options: this one's value comes after `=` only.
+                    (None, _) if matches!(option.takes, Takes::Optional(_)) => {
+                        found.option_given(option, None, &mut rest)?;
+                        continue;
+                    }
+                    (None, "") => None,
+                    (None, value) => Some(value.into()),
                 };
                 found.option_given(option, value, &mut rest)?;
                 break;
