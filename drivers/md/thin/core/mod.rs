@@ -12,9 +12,15 @@ pub mod errno;
     reason = "the userspace tools share it, who need more than the driver does"
 )]
 pub mod format;
+pub(crate) mod limits;
 pub(crate) mod mapping;
+pub(crate) mod message;
+pub(crate) mod mode;
+pub(crate) mod origin;
 pub(crate) mod prison;
 pub(crate) mod remap;
+pub(crate) mod status;
+pub(crate) mod table;
 #[allow(
     dead_code,
     reason = "the userspace tools share it, who need more than the driver does"
