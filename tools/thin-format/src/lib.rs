@@ -13,6 +13,7 @@
 
 pub mod block;
 pub mod btree;
+pub mod build;
 pub mod checksum;
 pub mod error;
 pub mod io;
