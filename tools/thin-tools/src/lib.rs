@@ -11,9 +11,13 @@
 
 pub mod cli;
 pub mod device;
+pub mod ordered;
+pub mod overrides;
 pub mod pack;
 pub mod report;
+pub mod restore;
 mod tools;
+pub mod xml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

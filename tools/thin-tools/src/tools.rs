@@ -4,6 +4,7 @@
 
 use crate::cli::Tool;
 use crate::pack;
+use crate::restore;
 
 /// Every tool, in the order the overview lists them.
 pub const TOOLS: &[Tool] = &[
@@ -14,5 +15,9 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         command: &pack::UNPACK,
         run: pack::run_unpack,
+    },
+    Tool {
+        command: &restore::COMMAND,
+        run: restore::run,
     },
 ];
