@@ -16,6 +16,7 @@ pub mod overrides;
 pub mod pack;
 pub mod report;
 pub mod restore;
+pub mod size;
 mod tools;
 pub mod xml;
 

@@ -68,23 +68,33 @@ mod tests {
             (next <= 1000).then_some(next)
         };
         let mut seen = Vec::new();
-        run::<_, _, ()>(4, &mut produce, |item| item * 2, |result| {
-            seen.push(result);
-            Ok(())
-        })
+        run::<_, _, ()>(
+            4,
+            &mut produce,
+            |item| item * 2,
+            |result| {
+                seen.push(result);
+                Ok(())
+            },
+        )
         .unwrap();
         assert_eq!(seen, (1..=1000).map(|item| item * 2).collect::<Vec<_>>());
 
         let endless = || Some(1);
         let mut left = 10;
-        let stopped = run(4, endless, |item| item, |_| {
-            left -= 1;
-            if left == 0 {
-                Err("enough")
-            } else {
-                Ok(())
-            }
-        });
+        let stopped = run(
+            4,
+            endless,
+            |item| item,
+            |_| {
+                left -= 1;
+                if left == 0 {
+                    Err("enough")
+                } else {
+                    Ok(())
+                }
+            },
+        );
         assert_eq!(stopped, Err("enough"));
     }
 }

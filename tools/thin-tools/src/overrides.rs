@@ -33,11 +33,17 @@ impl Overrides {
     )
     .conflicts(&["transaction-id"]);
     /// Sets the size of data blocks.
-    pub const DATA_BLOCK_SIZE: Opt =
-        Opt::value("data-block-size", "SECTORS", "Set the size of data blocks, in sectors of 512 bytes");
+    pub const DATA_BLOCK_SIZE: Opt = Opt::value(
+        "data-block-size",
+        "SECTORS",
+        "Set the size of data blocks, in sectors of 512 bytes",
+    );
     /// Raises the number of data blocks.
-    pub const DATA_BLOCKS: Opt =
-        Opt::value("nr-data-blocks", "NUM", "Raise the number of data blocks to this");
+    pub const DATA_BLOCKS: Opt = Opt::value(
+        "nr-data-blocks",
+        "NUM",
+        "Raise the number of data blocks to this",
+    );
 
     /// What `arguments` say.
     ///

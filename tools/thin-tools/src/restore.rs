@@ -71,11 +71,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let is_quiet = arguments.given("quiet");
     device::check_file(input)?;
     device::check_output(output)?;
-    let mut file = File::open(input).map_err(Failure::from).context(|| input.display())?;
+    let mut file = File::open(input)
+        .map_err(Failure::from)
+        .context(|| input.display())?;
     let size = file.seek(SeekFrom::End(0))?;
     let superblock = read_superblock(&mut file).context(|| input.display())?;
     let superblock = overrides.apply(superblock)?;
-    let store = MetadataDevice::open(output, Access::Write).map_err(|error| Failure::new(error.to_string()))?;
+    let store = MetadataDevice::open(output, Access::Write)
+        .map_err(|error| Failure::new(error.to_string()))?;
 
     let progress = Progress::start("Restoring", Sink::choose(is_quiet));
     progress.stage("writing metadata", size);
@@ -83,9 +86,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut corrected = Vec::new();
     let built = build::build(&store, superblock.nr_data_blocks, |builder| {
         let mut restorer = Restorer::new(builder);
-        read::read(file, |bytes| counter.advance(bytes), |event| restorer.take(event))
-            .context(|| input.display())
-            .map_err(Failed)?;
+        read::read(
+            file,
+            |bytes| counter.advance(bytes),
+            |event| restorer.take(event),
+        )
+        .context(|| input.display())
+        .map_err(Failed)?;
         restorer.check_complete().map_err(Failed)?;
         corrected = restorer.corrected;
         Ok(pool(&superblock))
@@ -142,24 +149,46 @@ struct Restorer<'a, 'b> {
 enum Place {
     Before,
     Superblock,
-    Def { name: Box<str>, mappings: Mappings, count: u64 },
-    Device { device: xml::Device, mappings: Mappings, count: u64 },
+    Def {
+        name: Box<str>,
+        mappings: Mappings,
+        count: u64,
+    },
+    Device {
+        device: xml::Device,
+        mappings: Mappings,
+        count: u64,
+    },
     After,
 }
 
 impl<'a, 'b> Restorer<'a, 'b> {
     fn new(builder: &'a mut Builder<'b>) -> Restorer<'a, 'b> {
-        Restorer { builder, place: Place::Before, shared: HashMap::new(), corrected: Vec::new() }
+        Restorer {
+            builder,
+            place: Place::Before,
+            shared: HashMap::new(),
+            corrected: Vec::new(),
+        }
     }
 
     fn take(&mut self, event: Event) -> Result<(), Stop> {
         match (&mut self.place, event) {
-            (Place::Def { mappings, count, .. } | Place::Device { mappings, count, .. }, Event::Run(run)) => {
-                push(self.builder, mappings, count, &run)
-            }
+            (
+                Place::Def {
+                    mappings, count, ..
+                }
+                | Place::Device {
+                    mappings, count, ..
+                },
+                Event::Run(run),
+            ) => push(self.builder, mappings, count, &run),
             (Place::Before, Event::Superblock(superblock)) => {
                 if SuperblockRecord::VERSION < superblock.version {
-                    return Err(fault(format!("version {} of the metadata is not supported", superblock.version)));
+                    return Err(fault(format!(
+                        "version {} of the metadata is not supported",
+                        superblock.version
+                    )));
                 }
                 self.place = Place::Superblock;
                 Ok(())
@@ -175,37 +204,66 @@ impl<'a, 'b> Restorer<'a, 'b> {
                 if self.shared.contains_key(&name) {
                     return Err(fault(format!("def '{name}' is there twice")));
                 }
-                self.place = Place::Def { name, mappings: self.builder.mappings(), count: 0 };
+                self.place = Place::Def {
+                    name,
+                    mappings: self.builder.mappings(),
+                    count: 0,
+                };
                 Ok(())
             }
             (Place::Superblock, Event::Device(device)) => {
                 if device.dev_id > DeviceId::MAX.key() {
                     return Err(fault(format!("device id {} is too large", device.dev_id)));
                 }
-                self.place = Place::Device { device: *device, mappings: self.builder.mappings(), count: 0 };
+                self.place = Place::Device {
+                    device: *device,
+                    mappings: self.builder.mappings(),
+                    count: 0,
+                };
                 Ok(())
             }
-            (Place::Device { mappings, count, .. }, Event::Ref(name)) => match self.shared.get(&name) {
+            (
+                Place::Device {
+                    mappings, count, ..
+                },
+                Event::Ref(name),
+            ) => match self.shared.get(&name) {
                 Some((shared, length)) => {
                     *count = count.saturating_add(*length);
-                    self.builder.push_shared(mappings, shared).map_err(build_stop)
+                    self.builder
+                        .push_shared(mappings, shared)
+                        .map_err(build_stop)
                 }
                 None => Err(fault(format!("no def '{name}' comes before this"))),
             },
-            (Place::Def { .. }, Event::DefEnd) | (Place::Device { .. }, Event::DeviceEnd) => self.end(),
-            (_, event) => Err(fault(format!("element '{}' has no place here", name_of(&event)))),
+            (Place::Def { .. }, Event::DefEnd) | (Place::Device { .. }, Event::DeviceEnd) => {
+                self.end()
+            }
+            (_, event) => Err(fault(format!(
+                "element '{}' has no place here",
+                name_of(&event)
+            ))),
         }
     }
 
     fn end(&mut self) -> Result<(), Stop> {
         match std::mem::replace(&mut self.place, Place::Superblock) {
-            Place::Def { name, mappings, count } => {
+            Place::Def {
+                name,
+                mappings,
+                count,
+            } => {
                 let shared = self.builder.shared(mappings).map_err(build_stop)?;
                 self.shared.insert(name, (shared, count));
             }
-            Place::Device { device, mappings, count } => {
+            Place::Device {
+                device,
+                mappings,
+                count,
+            } => {
                 if device.mapped_blocks != count {
-                    self.corrected.push((device.dev_id, device.mapped_blocks, count));
+                    self.corrected
+                        .push((device.dev_id, device.mapped_blocks, count));
                 }
                 let details = DeviceDetails {
                     mapped_blocks: count,
@@ -213,7 +271,9 @@ impl<'a, 'b> Restorer<'a, 'b> {
                     creation_time: device.creation_time,
                     snapshotted_time: device.snap_time,
                 };
-                self.builder.device(device.dev_id, details, mappings).map_err(build_stop)?;
+                self.builder
+                    .device(device.dev_id, details, mappings)
+                    .map_err(build_stop)?;
             }
             other => self.place = other,
         }
@@ -223,12 +283,19 @@ impl<'a, 'b> Restorer<'a, 'b> {
     fn check_complete(&self) -> Result<(), Failure> {
         match self.place {
             Place::After => Ok(()),
-            _ => Err(Failure::new("incomplete source metadata: the end of element 'superblock' is missing")),
+            _ => Err(Failure::new(
+                "incomplete source metadata: the end of element 'superblock' is missing",
+            )),
         }
     }
 }
 
-fn push(builder: &mut Builder<'_>, mappings: &mut Mappings, count: &mut u64, run: &Run) -> Result<(), Stop> {
+fn push(
+    builder: &mut Builder<'_>,
+    mappings: &mut Mappings,
+    count: &mut u64,
+    run: &Run,
+) -> Result<(), Stop> {
     builder.push(mappings, run).map_err(build_stop)?;
     *count = count.saturating_add(run.length);
     Ok(())

@@ -2,22 +2,16 @@
 
 //! The table of tools.
 
+use crate::cli::tool;
 use crate::cli::Tool;
 use crate::pack;
 use crate::restore;
+use crate::size;
 
 /// Every tool, in the order the overview lists them.
 pub const TOOLS: &[Tool] = &[
-    Tool {
-        command: &pack::PACK,
-        run: pack::run_pack,
-    },
-    Tool {
-        command: &pack::UNPACK,
-        run: pack::run_unpack,
-    },
-    Tool {
-        command: &restore::COMMAND,
-        run: restore::run,
-    },
+    tool(&restore::COMMAND, restore::run),
+    tool(&size::COMMAND, size::run),
+    tool(&pack::PACK, pack::run_pack),
+    tool(&pack::UNPACK, pack::run_unpack),
 ];

@@ -32,6 +32,11 @@ pub struct Tool {
     pub run: fn(&Arguments) -> Result<(), Failure>,
 }
 
+/// An entry of the table of tools.
+pub const fn tool(command: &'static Command, run: fn(&Arguments) -> Result<(), Failure>) -> Tool {
+    Tool { command, run }
+}
+
 /// The name of the executable itself; under it the first argument names the tool.
 const MULTICALL: &str = "thin-tools";
 
