@@ -217,6 +217,8 @@ impl PoolState {
             metadata: MetadataAccess::ReadOnly,
         };
         match self.mode {
+            // No table has taken control yet, which would have changed the mode.
+            PoolMode::Write if self.needs_check => read_only,
             PoolMode::Write => well,
             PoolMode::OutOfDataSpace => Rules {
                 new_block: match self.no_space {
