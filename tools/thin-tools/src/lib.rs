@@ -11,6 +11,9 @@
 
 pub mod cli;
 pub mod device;
+pub mod forest;
+pub mod ls;
+pub mod metadata;
 pub mod ordered;
 pub mod overrides;
 pub mod pack;

@@ -4,6 +4,7 @@
 
 use crate::cli::tool;
 use crate::cli::Tool;
+use crate::ls;
 use crate::pack;
 use crate::restore;
 use crate::size;
@@ -11,6 +12,7 @@ use crate::size;
 /// Every tool, in the order the overview lists them.
 pub const TOOLS: &[Tool] = &[
     tool(&restore::COMMAND, restore::run),
+    tool(&ls::COMMAND, ls::run),
     tool(&size::COMMAND, size::run),
     tool(&pack::PACK, pack::run_pack),
     tool(&pack::UNPACK, pack::run_unpack),
