@@ -209,7 +209,7 @@ impl BioSet {
     /// Makes a set that keeps memory for `reserve` bios at hand. Sleeps. Fails with `ENOMEM`.
     pub(crate) fn new(reserve: u32) -> Result<Self> {
         let set = KBox::pin_init(
-            // Setting up wants zeroes.
+            // Initialising one expects zeroes.
             Opaque::try_ffi_init(|set: *mut bindings::bio_set| {
                 // SAFETY: `set` points to memory for a set.
                 unsafe { set.write_bytes(0, 1) };

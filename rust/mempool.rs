@@ -100,8 +100,11 @@ impl<T> CellPool<T> {
         }
         let reserve = c_int::try_from(reserve).map_err(|_| Errno::EINVAL)?;
         let pool = KBox::pin_init(
-            Opaque::try_ffi_init(|pool| {
-                // SAFETY: `pool` points to memory for a pool, which does not move later.
+            // Initialising one expects zeroes.
+            Opaque::try_ffi_init(|pool: *mut bindings::mempool_t| {
+                // SAFETY: `pool` points to memory for a pool.
+                unsafe { pool.write_bytes(0, 1) };
+                // SAFETY: As above; it does not move later.
                 let result =
                     unsafe { bindings::dm_thin_rs_mempool_init(pool, reserve, size_of::<T>()) };
                 to_result(result)
