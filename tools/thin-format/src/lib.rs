@@ -14,8 +14,12 @@
 pub mod block;
 pub mod btree;
 pub mod build;
+pub mod check;
 pub mod checksum;
+pub mod counts;
+pub mod edit;
 pub mod error;
+pub mod forest;
 pub mod io;
 pub mod records;
 pub mod space_map;

@@ -9,11 +9,9 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod check;
 pub mod cli;
 pub mod device;
-pub mod forest;
-pub mod ls;
-pub mod metadata;
 pub mod ordered;
 pub mod overrides;
 pub mod pack;
