@@ -4,6 +4,7 @@
 # What the scripts have in common: where things are, and how they talk.
 
 # The top of this source tree.
+# shellcheck disable=SC2034 # For those who source this.
 repository=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 
 # Everything that scripts/setup makes: the build root, kernels.

@@ -16,6 +16,12 @@
 #include <linux/dm-io.h>
 #include <linux/dm-kcopyd.h>
 
+#include "persistent-data/dm-block-manager.h"
+#include "persistent-data/dm-btree.h"
+#include "persistent-data/dm-space-map-disk.h"
+#include "persistent-data/dm-space-map.h"
+#include "persistent-data/dm-transaction-manager.h"
+
 #include "helpers.h"
 
 /* Macros whose casts bindgen does not see through. */

@@ -59,7 +59,11 @@ pub(crate) fn check_layout() -> Result {
     let theirs = unsafe { slice::from_raw_parts(theirs, count) };
 
     if theirs.len() != ours.len() {
-        pr_err!("{} types and fields are known in Rust, and {} in C\n", ours.len(), count);
+        pr_err!(
+            "{} types and fields are known in Rust, and {} in C\n",
+            ours.len(),
+            count
+        );
         return Err(EINVAL);
     }
     for ((what, in_rust), in_c) in ours.iter().zip(theirs) {

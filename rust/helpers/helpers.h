@@ -17,10 +17,12 @@
 
 /* bio.c */
 void dm_thin_rs_bio_set_dev(struct bio *bio, struct block_device *bdev);
+void dm_thin_rs_bio_shorten_and_zero(struct bio *bio, sector_t length);
 
 /* block_device.c */
 sector_t dm_thin_rs_bdev_nr_sectors(struct block_device *bdev);
 unsigned int dm_thin_rs_bdev_max_discard_sectors(struct block_device *bdev);
+unsigned int dm_thin_rs_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_thin_rs_bdev_write_zeroes_sectors(struct block_device *bdev);
 void dm_thin_rs_get_file(struct file *file);
 void dm_thin_rs_put_file(struct file *file);

@@ -96,12 +96,24 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-type Future_<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+/// Makes a step of a task.
+fn poll<T>(flag: &Arc<Flag>, future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
+    flag.0.store(RUNNING, Ordering::SeqCst);
+    let before = CURRENT.replace(Some(flag.clone()));
+    let waker = Waker::from(flag.clone());
+    let polled = future.poll(&mut Context::from_waker(&waker));
+    CURRENT.set(before);
+    if polled.is_pending() {
+        let flag = flag.0.load(Ordering::SeqCst);
+        assert_ne!(flag, RUNNING, "a task waits without a token");
+    }
+    polled
+}
 
 struct Task<'a> {
     flag: Arc<Flag>,
     /// Not there while it is being run, nor after its end.
-    future: Cell<Option<Future_<'a>>>,
+    future: Cell<Option<Pin<Box<dyn Future<Output = ()> + 'a>>>>,
     ended: Cell<bool>,
 }
 
@@ -146,19 +158,9 @@ impl<'a> Executor<'a> {
             // It was woken before the poll that parked it has returned.
             return;
         };
-        task.flag.0.store(RUNNING, Ordering::SeqCst);
-        let before = CURRENT.replace(Some(task.flag.clone()));
-        let waker = Waker::from(task.flag.clone());
-        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-        CURRENT.set(before);
-
-        match polled {
+        match poll(&task.flag, future.as_mut()) {
             Poll::Ready(()) => task.ended.set(true),
-            Poll::Pending => {
-                let flag = task.flag.0.load(Ordering::SeqCst);
-                assert_ne!(flag, RUNNING, "a task waits without a token");
-                task.future.set(Some(future));
-            }
+            Poll::Pending => task.future.set(Some(future)),
         }
     }
 
@@ -205,5 +207,34 @@ impl Executor<'static> {
             task.future.set(future);
             is_there
         })
+    }
+}
+
+/// A single task, whose steps somebody else orders.
+pub(crate) struct Stepper<T> {
+    flag: Arc<Flag>,
+    future: Pin<Box<dyn Future<Output = T>>>,
+}
+
+impl<T> Stepper<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + 'static) -> Self {
+        Self {
+            flag: Arc::new(Flag(AtomicU8::new(RUNNABLE))),
+            future: Box::pin(future),
+        }
+    }
+
+    /// Whether it has not begun yet, or was woken.
+    pub(crate) fn is_runnable(&self) -> bool {
+        self.flag.0.load(Ordering::SeqCst) == RUNNABLE
+    }
+
+    /// Makes a step. Returns what it has come to, if that was the last.
+    pub(crate) fn step(&mut self) -> Option<T> {
+        assert!(self.is_runnable());
+        match poll(&self.flag, self.future.as_mut()) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
     }
 }

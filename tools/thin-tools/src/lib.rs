@@ -11,14 +11,15 @@
 
 pub mod check;
 pub mod cli;
-pub mod delta;
 pub mod device;
+pub mod forest;
+pub mod ls;
+pub mod metadata;
 pub mod ordered;
 pub mod overrides;
 pub mod pack;
 pub mod report;
 pub mod restore;
-pub mod rmap;
 pub mod size;
 mod tools;
 pub mod xml;

@@ -27,8 +27,12 @@ errnos! {
     EPERM = 1;
     /// Input/output error.
     EIO = 5;
+    /// Not now: it would have to wait.
+    EAGAIN = 11;
     /// Out of memory.
     ENOMEM = 12;
+    /// A block is not where it belongs.
+    ENOTBLK = 15;
     /// Device or resource busy.
     EBUSY = 16;
     /// The object exists.
@@ -39,6 +43,8 @@ errnos! {
     ENOSPC = 28;
     /// No such entry.
     ENODATA = 61;
+    /// A number got too large.
+    EOVERFLOW = 75;
     /// A checksum does not match.
     EILSEQ = 84;
     /// The operation is not supported in this state.

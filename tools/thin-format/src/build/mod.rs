@@ -459,6 +459,11 @@ impl<'a> Builder<'a> {
         self.out.share(node);
     }
 
+    /// Takes back one [`share`](Self::share) of a node that others still point to.
+    pub fn unshare(&mut self, node: u64) {
+        self.out.release(node);
+    }
+
     /// Writes a leaf of its own: for shapes that packing does not make.
     ///
     /// # Errors

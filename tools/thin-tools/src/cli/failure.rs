@@ -98,6 +98,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<thin_format::Error> for Failure {
+    fn from(error: thin_format::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 /// An I/O error as `strerror` has it, without the number that std appends.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();

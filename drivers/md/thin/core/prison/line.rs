@@ -123,10 +123,6 @@ impl Cell {
         }
     }
 
-    pub(super) fn range(&self) -> LockRange {
-        self.claim.place.range
-    }
-
     /// Ends the waiting. The task may run at once: it finds the new standing under the line's lock.
     fn advance(&mut self, standing: Standing) {
         self.claim.standing = standing;
@@ -185,6 +181,7 @@ impl Line {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_none() && self.buckets.iter().all(Option::is_none)
     }

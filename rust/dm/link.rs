@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! References to tables, which do not keep them from being destroyed.
+
+use super::mapped_device::{
+    MappedDevice,
+    MappedDeviceId, //
+};
+use crate::{
+    bindings,
+    core::errno::{
+        Errno,
+        Result, //
+    }, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// A table that one of our targets is in, as long as it exists.
+///
+/// All its functions sleep.
+#[derive(Clone)]
+pub(crate) struct TableHandle(Arc<Link>);
+
+#[pin_data]
+struct Link {
+    device: MappedDeviceId,
+    #[pin]
+    state: Mutex<State>,
+}
+
+/// # Invariants
+///
+/// - `table` is valid. Whoever destroys it takes it out first.
+/// - Its device is suspended internally for each of `suspensions`.
+struct State {
+    table: Option<NonNull<bindings::dm_table>>,
+    suspensions: u32,
+}
+
+// SAFETY: Tables can be used by any thread.
+unsafe impl Send for State {}
+
+impl State {
+    /// The device of the table, as long as that exists.
+    fn device(&self) -> Option<NonNull<bindings::mapped_device>> {
+        // SAFETY: By the type invariant the table is valid.
+        NonNull::new(unsafe { bindings::dm_table_get_md(self.table?.as_ptr()) })
+    }
+}
+
+impl TableHandle {
+    /// # Safety
+    ///
+    /// `table` must be valid until [`Self::revoke`] has returned.
+    pub(super) unsafe fn new(table: NonNull<bindings::dm_table>) -> Result<Self> {
+        // SAFETY: By the requirements of this function the table is valid.
+        let device = unsafe { bindings::dm_table_get_md(table.as_ptr()) };
+        // SAFETY: A table does not outlive its device.
+        let device = unsafe { MappedDevice::from_raw(device) }.id();
+        let link = Arc::pin_init(
+            pin_init!(Link {
+                device,
+                // INVARIANT: By the requirements of this function.
+                state <- new_mutex!(State {
+                    table: Some(table),
+                    suspensions: 0,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+        .map_err(Errno::from)?;
+        Ok(Self(link))
+    }
+
+    /// Lets go of the table, which is about to be destroyed.
+    ///
+    /// If its device lives on, it is resumed as often as it was suspended through this table.
+    pub(super) fn revoke(&self) {
+        let mut state = self.0.state.lock();
+        let Some(device) = state.device() else {
+            return;
+        };
+
+        // INVARIANT: The table is taken out; the suspensions are undone, or go with the device.
+        state.table = None;
+        let suspensions = state.suspensions;
+        state.suspensions = 0;
+        // A table does not outlive its device. If that is being destroyed, it is the reason why the
+        // table is, and nobody will miss a resume.
+        // SAFETY: See above.
+        if suspensions == 0 || unsafe { bindings::dm_hold(device.as_ptr()) } != 0 {
+            return;
+        }
+        for _ in 0..suspensions {
+            // SAFETY: The device is suspended by us.
+            unsafe { bindings::dm_thin_rs_internal_resume(device.as_ptr()) };
+        }
+        // SAFETY: We hold it.
+        unsafe { bindings::dm_put(device.as_ptr()) };
+    }
+
+    /// Whether both are the same table.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The device that the table was loaded for.
+    pub(crate) fn mapped_device_id(&self) -> MappedDeviceId {
+        self.0.device
+    }
+
+    /// Tells who waits for it that something has happened to the device, if the table still exists.
+    pub(crate) fn raise_event(&self) {
+        let state = self.0.state.lock();
+
+        if let Some(table) = state.table {
+            // SAFETY: By the type invariant the table is valid.
+            unsafe { bindings::dm_table_event(table.as_ptr()) };
+        }
+    }
+
+    /// Suspends the device of the table, if that still exists: waits for its bios, or has them handed
+    /// back, and stops new ones.
+    ///
+    /// Must not be called by what the device's bios wait for.
+    pub(crate) fn suspend_noflush(&self) -> Option<Suspended> {
+        let mut state = self.0.state.lock();
+        let device = state.device()?;
+
+        // SAFETY: The device is valid as long as the table, which cannot be destroyed meanwhile.
+        unsafe { bindings::dm_thin_rs_internal_suspend_noflush(device.as_ptr()) };
+        // INVARIANT: It is suspended once more.
+        state.suspensions = state.suspensions.saturating_add(1);
+        drop(state);
+        Some(Suspended(self.clone()))
+    }
+}
+
+/// A device is suspended as long as this exists, or until the table through which it was suspended is
+/// destroyed. Dropping it sleeps.
+#[must_use = "the device is resumed when this is dropped"]
+pub(crate) struct Suspended(TableHandle);
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        let mut state = self.0 .0.state.lock();
+        let Some(device) = state.device() else {
+            return;
+        };
+
+        // INVARIANT: It is resumed once.
+        state.suspensions = state.suspensions.saturating_sub(1);
+        // SAFETY: The device is valid as long as the table, and suspended by us.
+        unsafe { bindings::dm_thin_rs_internal_resume(device.as_ptr()) };
+    }
+}

@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trees from numbers to values of a fixed size.
+//!
+//! C header: [`drivers/md/persistent-data/dm-btree.h`](srctree/drivers/md/persistent-data/dm-btree.h)
+
+use super::{
+    to_option,
+    to_result,
+    transaction_manager::TransactionManager,
+    value_type::{
+        change,
+        Shape, //
+    }, //
+};
+use crate::{
+    bindings,
+    core::errno::{
+        Errno,
+        Result, //
+    }, //
+};
+use core::marker::PhantomData;
+
+/// What a tree has as values: `N` bytes.
+pub(crate) trait Value<const N: usize>: Copy {
+    /// The value that is `bytes` in a leaf.
+    fn from_bytes(bytes: [u8; N]) -> Self;
+
+    /// The value as it is in a leaf.
+    fn to_bytes(self) -> [u8; N];
+}
+
+/// A value that refers to a block of the data device, for which the space map counts it.
+pub(crate) trait DataReference: Value<8> {
+    /// The block.
+    fn data_block(self) -> u64;
+}
+
+/// Which data block a value refers to.
+fn data_block<V: DataReference>(bytes: [u8; 8]) -> u64 {
+    V::from_bytes(bytes).data_block()
+}
+
+/// A tree of values that refer to nothing.
+///
+/// All functions that take a transaction manager want the one that the tree was made with, or that
+/// was opened with it. With another one they fail, or find nonsense.
+pub(crate) struct Tree<V, const N: usize> {
+    root: u64,
+    _values: PhantomData<fn() -> V>,
+}
+
+impl<V: Value<N>, const N: usize> Tree<V, N> {
+    const SHAPE: Shape = Shape::Plain(N as u32);
+
+    /// Makes a tree of nothing. Fails with `ENOSPC` if there is no metadata block.
+    pub(crate) fn new(manager: &mut TransactionManager) -> Result<Self> {
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Self::SHAPE, u64::from_le_bytes, |info| unsafe {
+            bindings::dm_btree_empty(info, &mut root)
+        })?;
+        Ok(Self::with_root(root))
+    }
+
+    /// The tree with this root.
+    pub(crate) fn with_root(root: u64) -> Self {
+        Self {
+            root,
+            _values: PhantomData,
+        }
+    }
+
+    /// The block that the tree begins with.
+    pub(crate) fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// The value of `key`, if there is one.
+    pub(crate) fn get(&self, manager: &TransactionManager, mut key: u64) -> Result<Option<V>> {
+        let mut info = Self::SHAPE.to_read(manager.as_ptr());
+        let mut value = [0; N];
+        // SAFETY: The transaction manager is borrowed, and there is room for one key and one value.
+        let found = unsafe {
+            bindings::dm_btree_lookup(&mut info, self.root, &mut key, value.as_mut_ptr().cast())
+        };
+        to_option(to_result(found), ()).map(|found| found.map(|()| V::from_bytes(value)))
+    }
+
+    /// Gives `key` a value, in place of the one that it may have.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn insert(
+        &mut self,
+        manager: &mut TransactionManager,
+        mut key: u64,
+        value: V,
+    ) -> Result {
+        let mut root = 0;
+        let mut value = value.to_bytes();
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key, a
+        // value, and a root.
+        change(manager, Self::SHAPE, u64::from_le_bytes, |info| unsafe {
+            bindings::dm_btree_insert(
+                info,
+                self.root,
+                &mut key,
+                value.as_mut_ptr().cast(),
+                &mut root,
+            )
+        })?;
+        self.root = root;
+        Ok(())
+    }
+
+    /// Takes the value of `key` away. Fails with `ENODATA` if it has none.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn remove(&mut self, manager: &mut TransactionManager, mut key: u64) -> Result {
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
+        // a root.
+        change(manager, Self::SHAPE, u64::from_le_bytes, |info| unsafe {
+            bindings::dm_btree_remove(info, self.root, &mut key, &mut root)
+        })?;
+        self.root = root;
+        Ok(())
+    }
+
+    /// Deletes the tree, unless it is referenced more than once: then it is so once less.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn delete(self, manager: &mut TransactionManager) -> Result {
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Self::SHAPE, u64::from_le_bytes, |info| unsafe {
+            bindings::dm_btree_del(info, self.root)
+        })
+    }
+}
+
+/// A tree of trees of values that refer to data blocks: each has two keys, the first of which says in
+/// which of the inner trees it is.
+///
+/// What was said of the transaction manager of a [`Tree`] holds here, too.
+pub(crate) struct NestedTree<V> {
+    root: u64,
+    _values: PhantomData<fn() -> V>,
+}
+
+impl<V: DataReference> NestedTree<V> {
+    /// Makes a tree of no trees. Fails with `ENOSPC` if there is no metadata block.
+    pub(crate) fn new(manager: &mut TransactionManager) -> Result<Self> {
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Shape::Nested, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_empty(info, &mut root)
+        })?;
+        Ok(Self::with_root(root))
+    }
+
+    /// The tree with this root.
+    pub(crate) fn with_root(root: u64) -> Self {
+        Self {
+            root,
+            _values: PhantomData,
+        }
+    }
+
+    /// The block that the tree begins with.
+    pub(crate) fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// The value of `key` in the tree `outer`, if there are both.
+    pub(crate) fn get(
+        &self,
+        manager: &TransactionManager,
+        outer: u64,
+        key: u64,
+    ) -> Result<Option<V>> {
+        // SAFETY: The transaction manager is borrowed.
+        to_option_value(unsafe { self.get_raw(manager.as_ptr(), outer, key) })
+    }
+
+    /// What a transaction manager, or a clone of it, finds for `key` in the tree `outer`.
+    ///
+    /// # Safety
+    ///
+    /// There must be the transaction manager, and while this runs, nobody may change a node of the
+    /// tree.
+    pub(super) unsafe fn get_raw(
+        &self,
+        manager: *mut bindings::dm_transaction_manager,
+        outer: u64,
+        key: u64,
+    ) -> Result<V> {
+        let mut info = Shape::Nested.to_read(manager);
+        let mut keys = [outer, key];
+        let mut value = [0; 8];
+        // SAFETY: By the safety requirements; and there is room for two keys and one value.
+        let found = unsafe {
+            bindings::dm_btree_lookup(
+                &mut info,
+                self.root,
+                keys.as_mut_ptr(),
+                value.as_mut_ptr().cast(),
+            )
+        };
+        to_result(found).map(|()| V::from_bytes(value))
+    }
+
+    /// The first value in the tree `outer` whose key is `key` or larger, with its key.
+    pub(crate) fn get_next(
+        &self,
+        manager: &TransactionManager,
+        outer: u64,
+        key: u64,
+    ) -> Result<Option<(u64, V)>> {
+        let mut info = Shape::Nested.to_read(manager.as_ptr());
+        let mut keys = [outer, key];
+        let mut value = [0; 8];
+        let mut found_key = 0;
+        // SAFETY: The transaction manager is borrowed, and there is room for two keys, a key, and a
+        // value.
+        let found = unsafe {
+            bindings::dm_btree_lookup_next(
+                &mut info,
+                self.root,
+                keys.as_mut_ptr(),
+                &mut found_key,
+                value.as_mut_ptr().cast(),
+            )
+        };
+        to_option(to_result(found), ())
+            .map(|found| found.map(|()| (found_key, V::from_bytes(value))))
+    }
+
+    /// The largest key in the tree `outer`, if that has any.
+    ///
+    /// Fails with `ENODATA` if there is no such tree.
+    pub(crate) fn last_key(&self, manager: &TransactionManager, outer: u64) -> Result<Option<u64>> {
+        let root = self.inner_root(manager, outer)?;
+        let mut info = Shape::References.to_read(manager.as_ptr());
+        let mut key = 0;
+        // SAFETY: The transaction manager is borrowed, and there is room for a key.
+        let levels = unsafe { bindings::dm_btree_find_highest_key(&mut info, root, &mut key) };
+        to_result(levels)?;
+        Ok((levels > 0).then_some(key))
+    }
+
+    /// The root of the tree `outer`. Fails with `ENODATA` if there is none.
+    pub(crate) fn inner_root(&self, manager: &TransactionManager, outer: u64) -> Result<u64> {
+        let mut info = Shape::Roots.to_read(manager.as_ptr());
+        let mut key = outer;
+        let mut root = [0; 8];
+        // SAFETY: The transaction manager is borrowed, and there is room for a key and a root.
+        let found = unsafe {
+            bindings::dm_btree_lookup(&mut info, self.root, &mut key, root.as_mut_ptr().cast())
+        };
+        to_result(found)?;
+        Ok(u64::from_le_bytes(root))
+    }
+
+    /// Adds an empty tree, which there must not be yet.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn add(&mut self, manager: &mut TransactionManager, outer: u64) -> Result {
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Shape::References, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_empty(info, &mut root)
+        })?;
+        self.set_inner_root(manager, outer, root)
+    }
+
+    /// Adds a tree, which there must not be yet, with the contents of another one.
+    ///
+    /// Fails with `ENODATA` if there is no such other one, and then nothing has happened. If it fails
+    /// otherwise, the transaction has to be given up.
+    pub(crate) fn add_clone(
+        &mut self,
+        manager: &mut TransactionManager,
+        outer: u64,
+        origin: u64,
+    ) -> Result {
+        let root = self.inner_root(manager, origin)?;
+        manager.reference(root)?;
+        self.set_inner_root(manager, outer, root)
+    }
+
+    /// Deletes the tree `outer`. Fails with `ENODATA` if there is none.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn remove_all(&mut self, manager: &mut TransactionManager, outer: u64) -> Result {
+        let mut key = outer;
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
+        // a root.
+        change(manager, Shape::Roots, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_remove(info, self.root, &mut key, &mut root)
+        })?;
+        self.root = root;
+        Ok(())
+    }
+
+    /// Takes the tree `outer` out. Fails with `ENODATA` if there is none.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn take(
+        &mut self,
+        manager: &mut TransactionManager,
+        outer: u64,
+    ) -> Result<InnerTree<V>> {
+        let root = self.inner_root(manager, outer)?;
+        // So that it is not deleted.
+        manager.reference(root)?;
+        self.remove_all(manager, outer)?;
+        Ok(InnerTree {
+            root,
+            _values: PhantomData,
+        })
+    }
+
+    /// Gives `key` in the tree `outer` a value, in place of the one that it may have. Tells whether it
+    /// had none.
+    ///
+    /// Makes the inner tree if there is none. If it fails, the transaction has to be given up.
+    pub(crate) fn insert(
+        &mut self,
+        manager: &mut TransactionManager,
+        outer: u64,
+        key: u64,
+        value: V,
+    ) -> Result<bool> {
+        let mut keys = [outer, key];
+        let mut value = value.to_bytes();
+        let mut root = 0;
+        let mut inserted = 0;
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to two keys, a
+        // value, a root, and a number.
+        change(manager, Shape::Nested, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_insert_notify(
+                info,
+                self.root,
+                keys.as_mut_ptr(),
+                value.as_mut_ptr().cast(),
+                &mut root,
+                &mut inserted,
+            )
+        })?;
+        self.root = root;
+        Ok(inserted != 0)
+    }
+
+    /// Takes away all values in the tree `outer` whose keys go from `begin` up to `end`, and tells how
+    /// many there were.
+    ///
+    /// Fails with `ENODATA` if there is no such tree, and then nothing has happened. If it fails
+    /// otherwise, the transaction has to be given up.
+    pub(crate) fn remove_range(
+        &mut self,
+        manager: &mut TransactionManager,
+        outer: u64,
+        begin: u64,
+        end: u64,
+    ) -> Result<u64> {
+        let mut removed = 0_u64;
+        let mut position = begin;
+        let mut root = self.inner_root(manager, outer)?;
+
+        // While the inner tree changes, it is no part of the outer one, and must not be deleted with
+        // its entry there.
+        manager.reference(root)?;
+        self.remove_all(manager, outer)?;
+        while let Some(first) = first_key(manager, root, position)? {
+            if first >= end {
+                break;
+            }
+            position = first;
+            // This stops at the first key that has no value.
+            let mut count = 0;
+            let mut new_root = 0;
+            // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a
+            // key, a root, and a number.
+            change(manager, Shape::References, data_block::<V>, |info| unsafe {
+                bindings::dm_btree_remove_leaves(
+                    info,
+                    root,
+                    &mut position,
+                    end,
+                    &mut new_root,
+                    &mut count,
+                )
+            })?;
+            root = new_root;
+            removed = removed.saturating_add(u64::from(count));
+            if count == 0 {
+                // It was there just now.
+                return Err(Errno::EILSEQ);
+            }
+        }
+        self.set_inner_root(manager, outer, root)?;
+        Ok(removed)
+    }
+
+    /// Deletes the tree with all that is in it, as far as it is not referenced more than once.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn delete(self, manager: &mut TransactionManager) -> Result {
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Shape::Nested, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_del(info, self.root)
+        })
+    }
+
+    /// Makes the tree `outer` the one with this root.
+    fn set_inner_root(
+        &mut self,
+        manager: &mut TransactionManager,
+        outer: u64,
+        inner: u64,
+    ) -> Result {
+        let mut key = outer;
+        let mut value = inner.to_le_bytes();
+        let mut root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key, a
+        // value, and a root.
+        change(manager, Shape::Roots, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_insert(
+                info,
+                self.root,
+                &mut key,
+                value.as_mut_ptr().cast(),
+                &mut root,
+            )
+        })?;
+        self.root = root;
+        Ok(())
+    }
+}
+
+/// A tree that was taken out of a [`NestedTree`]. It leaks if it is not deleted.
+#[must_use]
+pub(crate) struct InnerTree<V> {
+    root: u64,
+    _values: PhantomData<fn() -> V>,
+}
+
+impl<V: DataReference> InnerTree<V> {
+    /// Deletes the tree, as far as it is not referenced more than once.
+    ///
+    /// If that fails, the transaction has to be given up.
+    pub(crate) fn delete(self, manager: &mut TransactionManager) -> Result {
+        // SAFETY: The transaction manager is borrowed exclusively.
+        change(manager, Shape::References, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_del(info, self.root)
+        })
+    }
+}
+
+/// The first key of `position` or larger in an inner tree.
+fn first_key(manager: &TransactionManager, root: u64, position: u64) -> Result<Option<u64>> {
+    let mut info = Shape::References.to_read(manager.as_ptr());
+    let mut key = position;
+    let mut found_key = 0;
+    let mut value = [0_u8; 8];
+    // SAFETY: The transaction manager is borrowed, and there is room for two keys and a value.
+    let found = unsafe {
+        bindings::dm_btree_lookup_next(
+            &mut info,
+            root,
+            &mut key,
+            &mut found_key,
+            value.as_mut_ptr().cast(),
+        )
+    };
+    to_option(to_result(found), found_key)
+}
+
+/// What a lookup found, if anything.
+fn to_option_value<V>(found: Result<V>) -> Result<Option<V>> {
+    match found {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::ENODATA) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
