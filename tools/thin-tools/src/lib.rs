@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod delta;
 pub mod device;
 pub mod forest;
 pub mod ls;
@@ -20,6 +21,7 @@ pub mod overrides;
 pub mod pack;
 pub mod report;
 pub mod restore;
+pub mod rmap;
 pub mod size;
 mod tools;
 pub mod xml;

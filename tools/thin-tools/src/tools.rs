@@ -5,9 +5,11 @@
 use crate::check;
 use crate::cli::tool;
 use crate::cli::Tool;
+use crate::delta;
 use crate::ls;
 use crate::pack;
 use crate::restore;
+use crate::rmap;
 use crate::size;
 
 /// Every tool, in the order the overview lists them.
@@ -15,6 +17,8 @@ pub const TOOLS: &[Tool] = &[
     tool(&check::COMMAND, check::run),
     tool(&restore::COMMAND, restore::run),
     tool(&ls::COMMAND, ls::run),
+    tool(&delta::COMMAND, delta::run),
+    tool(&rmap::COMMAND, rmap::run),
     tool(&size::COMMAND, size::run),
     tool(&pack::PACK, pack::run_pack),
     tool(&pack::UNPACK, pack::run_unpack),
