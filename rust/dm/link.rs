@@ -29,26 +29,38 @@ use kernel::{
 #[derive(Clone)]
 pub(crate) struct TableHandle(Arc<Link>);
 
+/// The table, under two locks: who suspends the device waits for what else happens to it, and that may
+/// raise an event.
 #[pin_data]
 struct Link {
     device: MappedDeviceId,
     #[pin]
-    state: Mutex<State>,
+    events: Mutex<Events>,
+    #[pin]
+    suspensions: Mutex<Suspensions>,
 }
 
 /// # Invariants
 ///
+/// The table is valid. Whoever destroys it takes it out first.
+struct Events(Option<NonNull<bindings::dm_table>>);
+
+// SAFETY: Tables can be used by any thread.
+unsafe impl Send for Events {}
+
+/// # Invariants
+///
 /// - `table` is valid. Whoever destroys it takes it out first.
-/// - Its device is suspended internally for each of `suspensions`.
-struct State {
+/// - Its device is suspended internally `number` times because of it.
+struct Suspensions {
     table: Option<NonNull<bindings::dm_table>>,
-    suspensions: u32,
+    number: u32,
 }
 
 // SAFETY: Tables can be used by any thread.
-unsafe impl Send for State {}
+unsafe impl Send for Suspensions {}
 
-impl State {
+impl Suspensions {
     /// The device of the table, as long as that exists.
     fn device(&self) -> Option<NonNull<bindings::mapped_device>> {
         // SAFETY: By the type invariant the table is valid.
@@ -69,9 +81,11 @@ impl TableHandle {
             pin_init!(Link {
                 device,
                 // INVARIANT: By the requirements of this function.
-                state <- new_mutex!(State {
+                events <- new_mutex!(Events(Some(table))),
+                // INVARIANT: As above, and nobody has suspended it yet.
+                suspensions <- new_mutex!(Suspensions {
                     table: Some(table),
-                    suspensions: 0,
+                    number: 0,
                 }),
             }),
             GFP_KERNEL,
@@ -84,22 +98,26 @@ impl TableHandle {
     ///
     /// If its device lives on, it is resumed as often as it was suspended through this table.
     pub(super) fn revoke(&self) {
-        let mut state = self.0.state.lock();
-        let Some(device) = state.device() else {
+        // INVARIANT: Nobody uses it any more.
+        self.0.events.lock().0 = None;
+
+        let mut suspensions = self.0.suspensions.lock();
+        let Some(device) = suspensions.device() else {
             return;
         };
-
-        // INVARIANT: The table is taken out; the suspensions are undone, or go with the device.
-        state.table = None;
-        let suspensions = state.suspensions;
-        state.suspensions = 0;
+        let number = suspensions.number;
+        // INVARIANT: The suspensions are undone, or go with the device.
+        *suspensions = Suspensions {
+            table: None,
+            number: 0,
+        };
         // A table does not outlive its device. If that is being destroyed, it is the reason why the
         // table is, and nobody will miss a resume.
         // SAFETY: See above.
-        if suspensions == 0 || unsafe { bindings::dm_hold(device.as_ptr()) } != 0 {
+        if number == 0 || unsafe { bindings::dm_hold(device.as_ptr()) } != 0 {
             return;
         }
-        for _ in 0..suspensions {
+        for _ in 0..number {
             // SAFETY: The device is suspended by us.
             unsafe { bindings::dm_thin_rs_internal_resume(device.as_ptr()) };
         }
@@ -119,9 +137,9 @@ impl TableHandle {
 
     /// Tells who waits for it that something has happened to the device, if the table still exists.
     pub(crate) fn raise_event(&self) {
-        let state = self.0.state.lock();
+        let events = self.0.events.lock();
 
-        if let Some(table) = state.table {
+        if let Some(table) = events.0 {
             // SAFETY: By the type invariant the table is valid.
             unsafe { bindings::dm_table_event(table.as_ptr()) };
         }
@@ -130,16 +148,19 @@ impl TableHandle {
     /// Suspends the device of the table, if that still exists: waits for its bios, or has them handed
     /// back, and stops new ones.
     ///
-    /// Must not be called by what the device's bios wait for.
+    /// Must not be called by what the device's bios wait for, nor in [`Target::message`] and the like,
+    /// which device-mapper waits for when it suspends a device.
+    ///
+    /// [`Target::message`]: super::target::Target::message
     pub(crate) fn suspend_noflush(&self) -> Option<Suspended> {
-        let mut state = self.0.state.lock();
-        let device = state.device()?;
+        let mut suspensions = self.0.suspensions.lock();
+        let device = suspensions.device()?;
 
         // SAFETY: The device is valid as long as the table, which cannot be destroyed meanwhile.
         unsafe { bindings::dm_thin_rs_internal_suspend_noflush(device.as_ptr()) };
         // INVARIANT: It is suspended once more.
-        state.suspensions = state.suspensions.saturating_add(1);
-        drop(state);
+        suspensions.number = suspensions.number.saturating_add(1);
+        drop(suspensions);
         Some(Suspended(self.clone()))
     }
 }
@@ -151,13 +172,13 @@ pub(crate) struct Suspended(TableHandle);
 
 impl Drop for Suspended {
     fn drop(&mut self) {
-        let mut state = self.0 .0.state.lock();
-        let Some(device) = state.device() else {
+        let mut suspensions = self.0 .0.suspensions.lock();
+        let Some(device) = suspensions.device() else {
             return;
         };
 
         // INVARIANT: It is resumed once.
-        state.suspensions = state.suspensions.saturating_sub(1);
+        suspensions.number = suspensions.number.saturating_sub(1);
         // SAFETY: The device is valid as long as the table, and suspended by us.
         unsafe { bindings::dm_thin_rs_internal_resume(device.as_ptr()) };
     }
