@@ -87,7 +87,8 @@ impl<R: Record> Validator<R> {
         )
     }
 
-    fn as_ptr(&'static self) -> *const bindings::dm_block_validator {
+    /// The validator, for functions of the library.
+    pub(super) fn as_ptr(&'static self) -> *const bindings::dm_block_validator {
         &raw const self.0
     }
 }
@@ -259,12 +260,8 @@ impl BlockManager {
             bindings::dm_bm_read_lock(self.inner.as_ptr(), location, validator, &mut block)
         };
         to_result(outcome)?;
-
-        // INVARIANT: It was just locked.
-        Ok(ReadBlock(Locked {
-            block: NonNull::new(block).ok_or(Errno::EIO)?,
-            _manager: PhantomData,
-        }))
+        // SAFETY: It was just locked.
+        unsafe { ReadBlock::new(block) }
     }
 
     /// Reads a block of the kind `R` to change it. Fails as [`BlockManager::read`] does, and with
@@ -285,7 +282,8 @@ impl BlockManager {
             )
         };
         to_result(outcome)?;
-        WriteBlock::new(block)
+        // SAFETY: It was just locked.
+        unsafe { WriteBlock::new(block) }
     }
 
     /// A block full of zeroes in place of whatever is there. Fails with `EPERM` if nothing may be
@@ -306,7 +304,8 @@ impl BlockManager {
             )
         };
         to_result(outcome)?;
-        WriteBlock::new(block)
+        // SAFETY: It was just locked.
+        unsafe { WriteBlock::new(block) }
     }
 
     /// Writes what is dirty, and flushes the device. Fails with `EPERM` if nothing may be written.
@@ -367,6 +366,26 @@ impl Drop for Locked<'_> {
 /// A block to read.
 pub(crate) struct ReadBlock<'a>(Locked<'a>);
 
+impl ReadBlock<'_> {
+    /// A block that was locked.
+    ///
+    /// # Safety
+    ///
+    /// The block, if the pointer is not null, must have been locked to be read. Nobody may change it
+    /// before this is dropped.
+    pub(super) unsafe fn new(block: *mut bindings::dm_block) -> Result<Self> {
+        // INVARIANT: By the safety requirement.
+        Ok(Self(Locked {
+            block: NonNull::new(block).ok_or(Errno::EIO)?,
+            _manager: PhantomData,
+        }))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::dm_block {
+        self.0.block.as_ptr()
+    }
+}
+
 impl Deref for ReadBlock<'_> {
     type Target = BlockBytes;
 
@@ -381,9 +400,14 @@ impl Deref for ReadBlock<'_> {
 pub(crate) struct WriteBlock<'a>(Locked<'a>);
 
 impl WriteBlock<'_> {
-    /// The block that was just locked to write.
-    pub(super) fn new(block: *mut bindings::dm_block) -> Result<Self> {
-        // INVARIANT: It was just locked.
+    /// A block that was locked.
+    ///
+    /// # Safety
+    ///
+    /// The block, if the pointer is not null, must have been locked to be written. Nobody else may use
+    /// it before this is dropped.
+    pub(super) unsafe fn new(block: *mut bindings::dm_block) -> Result<Self> {
+        // INVARIANT: By the safety requirement.
         Ok(Self(Locked {
             block: NonNull::new(block).ok_or(Errno::EIO)?,
             _manager: PhantomData,
@@ -416,11 +440,4 @@ impl DerefMut for WriteBlock<'_> {
         // SAFETY: The block is locked, and nobody else has it.
         unsafe { &mut *self.0.bytes() }
     }
-}
-
-/// The validator of `R`, for functions of the library.
-pub(super) fn raw_validator<R: Record>(
-    validator: &'static Validator<R>,
-) -> *const bindings::dm_block_validator {
-    validator.as_ptr()
 }

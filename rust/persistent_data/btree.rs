@@ -5,8 +5,7 @@
 //! C header: [`drivers/md/persistent-data/dm-btree.h`](srctree/drivers/md/persistent-data/dm-btree.h)
 
 use super::{
-    to_option,
-    to_result,
+    node::Nodes,
     transaction_manager::TransactionManager,
     value_type::{
         change,
@@ -37,6 +36,9 @@ pub(crate) trait DataReference: Value<8> {
     fn data_block(self) -> u64;
 }
 
+/// Bytes of a value that refers to something.
+const REFERENCE_SIZE: u32 = size_of::<u64>() as u32;
+
 /// Which data block a value refers to.
 fn data_block<V: DataReference>(bytes: [u8; 8]) -> u64 {
     V::from_bytes(bytes).data_block()
@@ -54,16 +56,6 @@ pub(crate) struct Tree<V, const N: usize> {
 impl<V: Value<N>, const N: usize> Tree<V, N> {
     const SHAPE: Shape = Shape::Plain(N as u32);
 
-    /// Makes a tree of nothing. Fails with `ENOSPC` if there is no metadata block.
-    pub(crate) fn new(manager: &mut TransactionManager) -> Result<Self> {
-        let mut root = 0;
-        // SAFETY: The transaction manager is borrowed exclusively.
-        change(manager, Self::SHAPE, u64::from_le_bytes, |info| unsafe {
-            bindings::dm_btree_empty(info, &mut root)
-        })?;
-        Ok(Self::with_root(root))
-    }
-
     /// The tree with this root.
     pub(crate) fn with_root(root: u64) -> Self {
         Self {
@@ -78,14 +70,9 @@ impl<V: Value<N>, const N: usize> Tree<V, N> {
     }
 
     /// The value of `key`, if there is one.
-    pub(crate) fn get(&self, manager: &TransactionManager, mut key: u64) -> Result<Option<V>> {
-        let mut info = Self::SHAPE.to_read(manager.as_ptr());
-        let mut value = [0; N];
-        // SAFETY: The transaction manager is borrowed, and there is room for one key and one value.
-        let found = unsafe {
-            bindings::dm_btree_lookup(&mut info, self.root, &mut key, value.as_mut_ptr().cast())
-        };
-        to_option(to_result(found), ()).map(|found| found.map(|()| V::from_bytes(value)))
+    pub(crate) fn get(&self, manager: &TransactionManager, key: u64) -> Result<Option<V>> {
+        let value = manager.nodes().get(self.root, key)?;
+        Ok(value.map(V::from_bytes))
     }
 
     /// Gives `key` a value, in place of the one that it may have.
@@ -97,6 +84,7 @@ impl<V: Value<N>, const N: usize> Tree<V, N> {
         mut key: u64,
         value: V,
     ) -> Result {
+        manager.nodes().check(self.root, key, N as u32)?;
         let mut root = 0;
         let mut value = value.to_bytes();
         // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key, a
@@ -118,6 +106,7 @@ impl<V: Value<N>, const N: usize> Tree<V, N> {
     ///
     /// If that fails, the transaction has to be given up.
     pub(crate) fn remove(&mut self, manager: &mut TransactionManager, mut key: u64) -> Result {
+        manager.nodes().check(self.root, key, N as u32)?;
         let mut root = 0;
         // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
         // a root.
@@ -149,16 +138,6 @@ pub(crate) struct NestedTree<V> {
 }
 
 impl<V: DataReference> NestedTree<V> {
-    /// Makes a tree of no trees. Fails with `ENOSPC` if there is no metadata block.
-    pub(crate) fn new(manager: &mut TransactionManager) -> Result<Self> {
-        let mut root = 0;
-        // SAFETY: The transaction manager is borrowed exclusively.
-        change(manager, Shape::Nested, data_block::<V>, |info| unsafe {
-            bindings::dm_btree_empty(info, &mut root)
-        })?;
-        Ok(Self::with_root(root))
-    }
-
     /// The tree with this root.
     pub(crate) fn with_root(root: u64) -> Self {
         Self {
@@ -179,35 +158,16 @@ impl<V: DataReference> NestedTree<V> {
         outer: u64,
         key: u64,
     ) -> Result<Option<V>> {
-        // SAFETY: The transaction manager is borrowed.
-        to_option_value(unsafe { self.get_raw(manager.as_ptr(), outer, key) })
+        self.find(manager.nodes(), outer, key)
     }
 
     /// What a transaction manager, or a clone of it, finds for `key` in the tree `outer`.
-    ///
-    /// # Safety
-    ///
-    /// There must be the transaction manager, and while this runs, nobody may change a node of the
-    /// tree.
-    pub(super) unsafe fn get_raw(
-        &self,
-        manager: *mut bindings::dm_transaction_manager,
-        outer: u64,
-        key: u64,
-    ) -> Result<V> {
-        let mut info = Shape::Nested.to_read(manager);
-        let mut keys = [outer, key];
-        let mut value = [0; 8];
-        // SAFETY: By the safety requirements; and there is room for two keys and one value.
-        let found = unsafe {
-            bindings::dm_btree_lookup(
-                &mut info,
-                self.root,
-                keys.as_mut_ptr(),
-                value.as_mut_ptr().cast(),
-            )
+    pub(super) fn find(&self, nodes: Nodes<'_>, outer: u64, key: u64) -> Result<Option<V>> {
+        let Some(root) = nodes.get(self.root, outer)? else {
+            return Ok(None);
         };
-        to_result(found).map(|()| V::from_bytes(value))
+        let value = nodes.get(u64::from_le_bytes(root), key)?;
+        Ok(value.map(V::from_bytes))
     }
 
     /// The first value in the tree `outer` whose key is `key` or larger, with its key.
@@ -217,23 +177,12 @@ impl<V: DataReference> NestedTree<V> {
         outer: u64,
         key: u64,
     ) -> Result<Option<(u64, V)>> {
-        let mut info = Shape::Nested.to_read(manager.as_ptr());
-        let mut keys = [outer, key];
-        let mut value = [0; 8];
-        let mut found_key = 0;
-        // SAFETY: The transaction manager is borrowed, and there is room for two keys, a key, and a
-        // value.
-        let found = unsafe {
-            bindings::dm_btree_lookup_next(
-                &mut info,
-                self.root,
-                keys.as_mut_ptr(),
-                &mut found_key,
-                value.as_mut_ptr().cast(),
-            )
+        let nodes = manager.nodes();
+        let Some(root) = nodes.get(self.root, outer)? else {
+            return Ok(None);
         };
-        to_option(to_result(found), ())
-            .map(|found| found.map(|()| (found_key, V::from_bytes(value))))
+        let next = nodes.next(u64::from_le_bytes(root), key)?;
+        Ok(next.map(|(key, value)| (key, V::from_bytes(value))))
     }
 
     /// The largest key in the tree `outer`, if that has any.
@@ -241,25 +190,13 @@ impl<V: DataReference> NestedTree<V> {
     /// Fails with `ENODATA` if there is no such tree.
     pub(crate) fn last_key(&self, manager: &TransactionManager, outer: u64) -> Result<Option<u64>> {
         let root = self.inner_root(manager, outer)?;
-        let mut info = Shape::References.to_read(manager.as_ptr());
-        let mut key = 0;
-        // SAFETY: The transaction manager is borrowed, and there is room for a key.
-        let levels = unsafe { bindings::dm_btree_find_highest_key(&mut info, root, &mut key) };
-        to_result(levels)?;
-        Ok((levels > 0).then_some(key))
+        manager.nodes().last_key(root, REFERENCE_SIZE)
     }
 
     /// The root of the tree `outer`. Fails with `ENODATA` if there is none.
-    pub(crate) fn inner_root(&self, manager: &TransactionManager, outer: u64) -> Result<u64> {
-        let mut info = Shape::Roots.to_read(manager.as_ptr());
-        let mut key = outer;
-        let mut root = [0; 8];
-        // SAFETY: The transaction manager is borrowed, and there is room for a key and a root.
-        let found = unsafe {
-            bindings::dm_btree_lookup(&mut info, self.root, &mut key, root.as_mut_ptr().cast())
-        };
-        to_result(found)?;
-        Ok(u64::from_le_bytes(root))
+    pub(super) fn inner_root(&self, manager: &TransactionManager, outer: u64) -> Result<u64> {
+        let root = manager.nodes().get(self.root, outer)?;
+        root.map(u64::from_le_bytes).ok_or(Errno::ENODATA)
     }
 
     /// Adds an empty tree, which there must not be yet.
@@ -293,6 +230,7 @@ impl<V: DataReference> NestedTree<V> {
     ///
     /// If that fails, the transaction has to be given up.
     pub(crate) fn remove_all(&mut self, manager: &mut TransactionManager, outer: u64) -> Result {
+        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
         let mut key = outer;
         let mut root = 0;
         // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
@@ -316,16 +254,14 @@ impl<V: DataReference> NestedTree<V> {
         // So that it is not deleted.
         manager.reference(root)?;
         self.remove_all(manager, outer)?;
-        Ok(InnerTree {
-            root,
-            _values: PhantomData,
-        })
+        Ok(InnerTree::with_root(root))
     }
 
     /// Gives `key` in the tree `outer` a value, in place of the one that it may have. Tells whether it
     /// had none.
     ///
-    /// Makes the inner tree if there is none. If it fails, the transaction has to be given up.
+    /// Fails with `ENODATA` if there is no such tree, and then nothing has happened. If it fails
+    /// otherwise, the transaction has to be given up.
     pub(crate) fn insert(
         &mut self,
         manager: &mut TransactionManager,
@@ -333,6 +269,9 @@ impl<V: DataReference> NestedTree<V> {
         key: u64,
         value: V,
     ) -> Result<bool> {
+        let inner = self.inner_root(manager, outer)?;
+        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
+        manager.nodes().check(inner, key, REFERENCE_SIZE)?;
         let mut keys = [outer, key];
         let mut value = value.to_bytes();
         let mut root = 0;
@@ -373,11 +312,15 @@ impl<V: DataReference> NestedTree<V> {
         // its entry there.
         manager.reference(root)?;
         self.remove_all(manager, outer)?;
-        while let Some(first) = first_key(manager, root, position)? {
+        while let Some((first, _)) = manager
+            .nodes()
+            .next::<{ REFERENCE_SIZE as usize }>(root, position)?
+        {
             if first >= end {
                 break;
             }
             position = first;
+            manager.nodes().check(root, first, REFERENCE_SIZE)?;
             // This stops at the first key that has no value.
             let mut count = 0;
             let mut new_root = 0;
@@ -415,12 +358,13 @@ impl<V: DataReference> NestedTree<V> {
     }
 
     /// Makes the tree `outer` the one with this root.
-    fn set_inner_root(
+    pub(super) fn set_inner_root(
         &mut self,
         manager: &mut TransactionManager,
         outer: u64,
         inner: u64,
     ) -> Result {
+        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
         let mut key = outer;
         let mut value = inner.to_le_bytes();
         let mut root = 0;
@@ -448,6 +392,14 @@ pub(crate) struct InnerTree<V> {
 }
 
 impl<V: DataReference> InnerTree<V> {
+    /// The tree with this root, to which nothing refers any more.
+    pub(super) fn with_root(root: u64) -> Self {
+        Self {
+            root,
+            _values: PhantomData,
+        }
+    }
+
     /// Deletes the tree, as far as it is not referenced more than once.
     ///
     /// If that fails, the transaction has to be given up.
@@ -456,33 +408,5 @@ impl<V: DataReference> InnerTree<V> {
         change(manager, Shape::References, data_block::<V>, |info| unsafe {
             bindings::dm_btree_del(info, self.root)
         })
-    }
-}
-
-/// The first key of `position` or larger in an inner tree.
-fn first_key(manager: &TransactionManager, root: u64, position: u64) -> Result<Option<u64>> {
-    let mut info = Shape::References.to_read(manager.as_ptr());
-    let mut key = position;
-    let mut found_key = 0;
-    let mut value = [0_u8; 8];
-    // SAFETY: The transaction manager is borrowed, and there is room for two keys and a value.
-    let found = unsafe {
-        bindings::dm_btree_lookup_next(
-            &mut info,
-            root,
-            &mut key,
-            &mut found_key,
-            value.as_mut_ptr().cast(),
-        )
-    };
-    to_option(to_result(found), found_key)
-}
-
-/// What a lookup found, if anything.
-fn to_option_value<V>(found: Result<V>) -> Result<Option<V>> {
-    match found {
-        Ok(value) => Ok(Some(value)),
-        Err(Errno::ENODATA) => Ok(None),
-        Err(error) => Err(error),
     }
 }

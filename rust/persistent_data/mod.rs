@@ -20,19 +20,22 @@
 //! # Damaged metadata
 //!
 //! Each block has a checksum and its own number in it, which are checked when it is read. Blocks that
-//! pass, and still make no sense, are made out as far as the library lets us: reference counts and
-//! numbers are compared with what there is before the library gets to act on them, and failures
-//! where its callbacks cannot report any are kept until the call returns. Trees with nodes whose
-//! values are of another size, or that contain themselves, are beyond that.
+//! pass, and still make no sense, are made out before the library gets to act on them: it stops the
+//! kernel, or goes astray in its memory, over nodes of a wrong size, trees that contain themselves, and
+//! reference counts that are missing. So the nodes of trees are checked here, too, and reference counts
+//! before they are changed; and failures where the library's callbacks cannot report any are kept until
+//! the call returns. What space maps consist of themselves is beyond that.
 //!
 //! C headers: [`drivers/md/persistent-data/`](srctree/drivers/md/persistent-data/)
 
 mod block_manager;
 mod btree;
+mod node;
 mod non_blocking;
 mod rw_lock;
 mod space_map;
 mod transaction_manager;
+mod trim;
 mod value_type;
 
 pub(crate) use block_manager::{
@@ -57,9 +60,11 @@ pub(crate) use rw_lock::{
     RwLock, //
 };
 pub(crate) use transaction_manager::{
+    format,
     Roots,
     TransactionManager, //
 };
+pub(crate) use trim::Trimmed;
 
 use crate::core::errno::{
     Errno,
@@ -73,14 +78,5 @@ fn to_result(value: c_int) -> Result {
         Err(Errno::from_return_value(value))
     } else {
         Ok(())
-    }
-}
-
-/// The outcome of a function of the library that says with `ENODATA` that there is no such thing.
-fn to_option<T>(outcome: Result, found: T) -> Result<Option<T>> {
-    match outcome {
-        Ok(()) => Ok(Some(found)),
-        Err(Errno::ENODATA) => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -7,6 +7,7 @@ use super::{
         DataReference,
         NestedTree, //
     },
+    node::Nodes,
     transaction_manager::{
         Inner,
         TransactionManager, //
@@ -38,7 +39,7 @@ pub(crate) enum TryError {
 /// `clone` is a non-blocking clone of `original`, and destroyed when this is dropped.
 pub(crate) struct NonBlocking {
     clone: NonNull<bindings::dm_transaction_manager>,
-    _original: Arc<Inner>,
+    original: Arc<Inner>,
 }
 
 // SAFETY: It belongs to no thread.
@@ -55,7 +56,7 @@ impl NonBlocking {
         // INVARIANT: It was just made, unless the pointer is null.
         Ok(Self {
             clone: NonNull::new(clone).ok_or(Errno::ENOMEM)?,
-            _original: original.inner().clone(),
+            original: original.inner().clone(),
         })
     }
 
@@ -69,9 +70,9 @@ impl NonBlocking {
         key: u64,
     ) -> core::result::Result<Option<V>, TryError> {
         // SAFETY: By the type invariant; and whoever changes nodes of a tree borrows it exclusively.
-        match unsafe { tree.get_raw(self.clone.as_ptr(), outer, key) } {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::ENODATA) => Ok(None),
+        let nodes = unsafe { Nodes::new(self.clone.as_ptr(), self.original.nodes) };
+        match tree.find(nodes, outer, key) {
+            Ok(value) => Ok(value),
             Err(Errno::EAGAIN) => Err(TryError::WouldBlock),
             Err(error) => Err(TryError::Failed(error)),
         }

@@ -7,18 +7,22 @@
 use super::{
     block_manager::{
         self,
-        raw_validator,
         BlockBytes,
         BlockManager,
         Record,
         Validator,
         WriteBlock, //
     },
+    node::{
+        NodeKind,
+        Nodes, //
+    },
     space_map::{
         SpaceMap,
         SpaceMapRoot, //
     },
-    to_result, //
+    to_result,
+    value_type::Shape, //
 };
 use crate::{
     bindings,
@@ -40,28 +44,65 @@ use kernel::{
 /// Where the superblock is.
 const SUPERBLOCK: u64 = 0;
 
-/// The transaction manager of the library, for as long as somebody uses it.
+/// A transaction manager of the library, and the space map that was made with it.
 ///
 /// # Invariants
 ///
 /// `manager` points to a transaction manager that uses `blocks` and `metadata`, and is destroyed when
 /// this is dropped.
-pub(super) struct Inner {
+pub(super) struct Library {
     manager: NonNull<bindings::dm_transaction_manager>,
     metadata: SpaceMap,
     _blocks: Arc<block_manager::Inner>,
 }
 
 // SAFETY: A transaction manager belongs to no thread.
-unsafe impl Send for Inner {}
+unsafe impl Send for Library {}
 // SAFETY: A reference only gives the pointers away.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Library {}
 
-impl Drop for Inner {
+impl Library {
+    /// Takes what the library made into possession.
+    ///
+    /// # Safety
+    ///
+    /// Both must just have been made by a function of the library that was given `blocks`.
+    unsafe fn new(
+        manager: *mut bindings::dm_transaction_manager,
+        metadata: *mut bindings::dm_space_map,
+        blocks: &BlockManager,
+    ) -> Result<Self> {
+        let manager = NonNull::new(manager).ok_or(Errno::ENOMEM)?;
+        let metadata = NonNull::new(metadata).ok_or(Errno::ENOMEM)?;
+        // INVARIANT: By the safety requirement.
+        Ok(Self {
+            manager,
+            // SAFETY: By the safety requirement.
+            metadata: unsafe { SpaceMap::from_raw(metadata) },
+            _blocks: blocks.inner().clone(),
+        })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::dm_transaction_manager {
+        self.manager.as_ptr()
+    }
+}
+
+impl Drop for Library {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; nobody uses it any more. What it uses goes afterwards.
         unsafe { bindings::dm_tm_destroy(self.manager.as_ptr()) };
     }
+}
+
+/// What a transaction manager and its clones have in common.
+///
+/// # Invariants
+///
+/// `nodes` is what the library knows nodes by.
+pub(super) struct Inner {
+    pub(super) library: Library,
+    pub(super) nodes: NodeKind,
 }
 
 /// The roots of both space maps.
@@ -85,33 +126,15 @@ pub(crate) struct TransactionManager {
 }
 
 impl TransactionManager {
-    /// Begins anew, with a space map of the whole device, but for the superblock, and one of no data
-    /// blocks.
-    ///
-    /// Fails with `ENOSPC` if the device is too small for that.
-    pub(crate) fn create(blocks: BlockManager) -> Result<Self> {
-        let mut manager = ptr::null_mut();
-        let mut metadata = ptr::null_mut();
-        // SAFETY: There is the block manager, and it stays as long as the transaction manager.
-        let created = unsafe {
-            bindings::dm_tm_create_with_sm(
-                blocks.inner().as_ptr(),
-                SUPERBLOCK,
-                &mut manager,
-                &mut metadata,
-            )
-        };
-        to_result(created)?;
-        // SAFETY: Both were just made.
-        let inner = unsafe { Self::own(manager, metadata, &blocks) }?;
-        // SAFETY: There is the transaction manager, and it stays as long as the space map.
-        let data = unsafe { bindings::dm_sm_disk_create(inner.manager.as_ptr(), 0) };
-        // SAFETY: It was just made with it.
-        unsafe { Self::with_data_map(inner, data, blocks) }
-    }
-
     /// Goes on where the last commit left off, that had these roots.
-    pub(crate) fn open(blocks: BlockManager, mut roots: Roots) -> Result<Self> {
+    ///
+    /// `superblock` is how the superblock is checked, and `tree` the root of any tree.
+    pub(crate) fn open<R: Record>(
+        blocks: BlockManager,
+        superblock: &'static Validator<R>,
+        mut roots: Roots,
+        tree: u64,
+    ) -> Result<Self> {
         const ROOT_SIZE: usize = size_of::<SpaceMapRoot>();
 
         let mut manager = ptr::null_mut();
@@ -130,59 +153,22 @@ impl TransactionManager {
         };
         to_result(opened)?;
         // SAFETY: Both were just made.
-        let inner = unsafe { Self::own(manager, metadata, &blocks) }?;
+        let library = unsafe { Library::new(manager, metadata, &blocks) }?;
+        // SAFETY: There is the transaction manager, and nobody else has it.
+        let nodes =
+            unsafe { NodeKind::find(library.as_ptr(), &blocks, (SUPERBLOCK, superblock), tree) }?;
         // SAFETY: There is the transaction manager, and it stays as long as the space map. The root is
         // as long as is said.
         let data = unsafe {
-            bindings::dm_sm_disk_open(
-                inner.manager.as_ptr(),
-                roots.data.as_mut_ptr().cast(),
-                ROOT_SIZE,
-            )
+            bindings::dm_sm_disk_open(library.as_ptr(), roots.data.as_mut_ptr().cast(), ROOT_SIZE)
         };
-        // SAFETY: It was just made with it.
-        unsafe { Self::with_data_map(inner, data, blocks) }
-    }
-
-    /// Takes what the library made into possession.
-    ///
-    /// # Safety
-    ///
-    /// Both must just have been made by a function of the library that was given `blocks`.
-    unsafe fn own(
-        manager: *mut bindings::dm_transaction_manager,
-        metadata: *mut bindings::dm_space_map,
-        blocks: &BlockManager,
-    ) -> Result<Arc<Inner>> {
-        let manager = NonNull::new(manager).ok_or(Errno::ENOMEM)?;
-        let metadata = NonNull::new(metadata).ok_or(Errno::ENOMEM)?;
-        // INVARIANT: By the safety requirement.
-        let inner = Inner {
-            manager,
-            // SAFETY: By the safety requirement.
-            metadata: unsafe { SpaceMap::from_raw(metadata) },
-            _blocks: blocks.inner().clone(),
-        };
-        Ok(Arc::new(inner, GFP_KERNEL)?)
-    }
-
-    /// Puts everything together.
-    ///
-    /// # Safety
-    ///
-    /// `data` must be what a function of the library returned that made a space map with `inner`; and
-    /// `inner` must be new.
-    unsafe fn with_data_map(
-        inner: Arc<Inner>,
-        data: *mut bindings::dm_space_map,
-        blocks: BlockManager,
-    ) -> Result<Self> {
         let data = NonNull::new(from_err_ptr(data)?).ok_or(Errno::ENOMEM)?;
-        // INVARIANT: By the safety requirement.
+        // INVARIANT: It was just opened with `library`, of which nobody else knows, and for which
+        // `nodes` was found.
         Ok(Self {
-            // SAFETY: By the safety requirement.
+            // SAFETY: It was just opened.
             data: unsafe { SpaceMap::from_raw(data) },
-            inner,
+            inner: Arc::new(Inner { library, nodes }, GFP_KERNEL)?,
             blocks,
         })
     }
@@ -193,11 +179,17 @@ impl TransactionManager {
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::dm_transaction_manager {
-        self.inner.manager.as_ptr()
+        self.inner.library.as_ptr()
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+
+    /// Something to read nodes with.
+    pub(super) fn nodes(&self) -> Nodes<'_> {
+        // SAFETY: By the type invariants, and whoever changes nodes borrows this exclusively.
+        unsafe { Nodes::new(self.as_ptr(), self.inner.nodes) }
     }
 
     pub(super) fn data_map(&self) -> &SpaceMap {
@@ -205,7 +197,7 @@ impl TransactionManager {
     }
 
     pub(super) fn metadata_map(&self) -> &SpaceMap {
-        &self.inner.metadata
+        &self.inner.library.metadata
     }
 
     /// The blocks of the metadata device.
@@ -338,13 +330,14 @@ impl TransactionManager {
             bindings::dm_tm_shadow_block(
                 self.as_ptr(),
                 block,
-                raw_validator(validator),
+                validator.as_ptr(),
                 &mut copy,
                 &mut shared,
             )
         };
         to_result(copied)?;
-        let mut copy = WriteBlock::new(copy)?;
+        // SAFETY: It was just locked, and nobody knows of it.
+        let mut copy = unsafe { WriteBlock::new(copy) }?;
         edit(&mut copy);
         Ok(copy.location())
     }
@@ -377,24 +370,90 @@ impl TransactionManager {
     }
 
     /// Makes everything durable that [`TransactionManager::pre_commit`] has written, by changing the
-    /// superblock, or making it if it is `new`; and begins the next transaction.
+    /// superblock; and begins the next transaction.
     ///
     /// If that fails, the transaction has to be given up, but may come to be durable all the same.
     pub(crate) fn commit<R: Record>(
         &mut self,
         validator: &'static Validator<R>,
-        new: bool,
         edit: impl FnOnce(&mut BlockBytes),
     ) -> Result {
-        let mut superblock = if new {
-            self.blocks.write_zeroed(SUPERBLOCK, validator)?
-        } else {
-            self.blocks.write(SUPERBLOCK, validator)?
-        };
+        let mut superblock = self.blocks.write(SUPERBLOCK, validator)?;
         edit(&mut superblock);
         let superblock = superblock.into_raw();
         // SAFETY: This is borrowed exclusively, and the superblock is locked. It is unlocked in any
         // case.
         to_result(unsafe { bindings::dm_tm_commit(self.as_ptr(), superblock) })
     }
+}
+
+/// What new metadata consist of.
+pub(crate) struct NewRoots {
+    /// The space maps: of no data block, and of all metadata blocks.
+    pub(crate) maps: Roots,
+    /// An empty [`NestedTree`](super::NestedTree).
+    pub(crate) nested: u64,
+    /// An empty [`Tree`](super::Tree) of values of `N` bytes.
+    pub(crate) plain: u64,
+}
+
+/// Makes new metadata on a device; `edit` gets to see a superblock full of zeroes.
+///
+/// Fails with `ENOSPC` if the device is too small.
+pub(crate) fn format<R: Record, const N: usize>(
+    blocks: &mut BlockManager,
+    validator: &'static Validator<R>,
+    edit: impl FnOnce(&NewRoots, &mut BlockBytes),
+) -> Result {
+    let mut manager = ptr::null_mut();
+    let mut metadata = ptr::null_mut();
+    // SAFETY: There is the block manager, and it stays as long as the transaction manager.
+    let created = unsafe {
+        bindings::dm_tm_create_with_sm(
+            blocks.inner().as_ptr(),
+            SUPERBLOCK,
+            &mut manager,
+            &mut metadata,
+        )
+    };
+    to_result(created)?;
+    // SAFETY: Both were just made.
+    let library = unsafe { Library::new(manager, metadata, blocks) }?;
+    // SAFETY: There is the transaction manager, and it stays as long as the space map.
+    let data = unsafe { bindings::dm_sm_disk_create(library.as_ptr(), 0) };
+    let data = NonNull::new(from_err_ptr(data)?).ok_or(Errno::ENOMEM)?;
+    // SAFETY: It was just made.
+    let data = unsafe { SpaceMap::from_raw(data) };
+
+    let empty = |shape: Shape| {
+        let mut root = 0;
+        let mut info = shape.to_read(library.as_ptr());
+        // SAFETY: There is the transaction manager, and nobody else has it.
+        let made = unsafe { bindings::dm_btree_empty(&mut info, &mut root) };
+        to_result(made).map(|()| root)
+    };
+    let nested = empty(Shape::Nested)?;
+    let plain = empty(Shape::Plain(N as u32))?;
+    // SAFETY: Nobody else has the transaction manager.
+    unsafe { data.commit() }?;
+    // SAFETY: As before.
+    to_result(unsafe { bindings::dm_tm_pre_commit(library.as_ptr()) })?;
+    let maps = Roots {
+        // SAFETY: As before.
+        data: unsafe { data.root() }?,
+        // SAFETY: As before.
+        metadata: unsafe { library.metadata.root() }?,
+    };
+
+    let roots = NewRoots {
+        maps,
+        nested,
+        plain,
+    };
+    let mut superblock = blocks.write_zeroed(SUPERBLOCK, validator)?;
+    edit(&roots, &mut superblock);
+    let superblock = superblock.into_raw();
+    // SAFETY: Nobody else has the transaction manager, and the superblock is locked. It is unlocked in
+    // any case.
+    to_result(unsafe { bindings::dm_tm_commit(library.as_ptr(), superblock) })
 }

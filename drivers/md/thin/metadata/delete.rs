@@ -12,8 +12,18 @@ use crate::core::{
 };
 use kernel::prelude::*;
 
+/// Devices with no more blocks than that are deleted in one step.
+const ONE_STEP: u64 = 4096;
+
+/// A device that is being deleted.
+struct Deletion {
+    id: DeviceId,
+    /// The block at which to go on. Nothing: all that is left goes in one step.
+    position: Option<u64>,
+}
+
 /// The devices that are being deleted.
-pub(super) struct Deletions(KVVec<DeviceId>);
+pub(super) struct Deletions(KVVec<Deletion>);
 
 impl Deletions {
     pub(super) const fn new() -> Self {
@@ -22,15 +32,15 @@ impl Deletions {
 
     /// Whether a device is being deleted.
     pub(super) fn contains(&self, id: DeviceId) -> bool {
-        self.0.iter().any(|other| *other == id)
+        self.0.iter().any(|deletion| deletion.id == id)
     }
 
-    fn add(&mut self, id: DeviceId) -> Result {
-        Ok(self.0.push(id, GFP_KERNEL)?)
+    fn find(&mut self, id: DeviceId) -> Option<&mut Deletion> {
+        self.0.iter_mut().find(|deletion| deletion.id == id)
     }
 
     fn remove(&mut self, id: DeviceId) {
-        self.0.retain(|other| *other != id);
+        self.0.retain(|deletion| deletion.id != id);
     }
 
     /// Everything since the last commit was given up, so no device is nearer to its end.
@@ -63,7 +73,12 @@ impl Metadata {
         if entry.is_open() {
             return Err(Errno::EBUSY);
         }
-        self.deletions.add(id)
+        let large = entry.details()?.mapped_blocks > ONE_STEP;
+        let deletion = Deletion {
+            id,
+            position: large.then_some(0),
+        };
+        Ok(self.deletions.0.push(deletion, GFP_KERNEL)?)
     }
 
     /// Goes on deleting a device, for a short time; tells whether it is gone now.
@@ -71,12 +86,49 @@ impl Metadata {
     /// Between the parts the metadata can be committed, and used for something else. If it fails, or
     /// the transaction is aborted, the device is not being deleted any more.
     pub(crate) fn delete_part(&mut self, id: DeviceId) -> Result<bool> {
-        if !self.deletions.contains(id) {
-            return Err(Errno::EIO);
+        let position = self.deletions.find(id).ok_or(Errno::EIO)?.position;
+        let Some(position) = position else {
+            let gone = self.delete_rest(id);
+            self.deletions.remove(id);
+            return gone.map(|()| true);
+        };
+        match self.trim(id, position) {
+            Ok(next) => {
+                if let Some(deletion) = self.deletions.find(id) {
+                    deletion.position = next;
+                }
+                Ok(false)
+            }
+            Err(error) => {
+                self.deletions.remove(id);
+                Err(error)
+            }
         }
-        let gone = self.delete_rest(id);
-        self.deletions.remove(id);
-        gone.map(|()| true)
+    }
+
+    /// Deletes some mappings of a device, from `position` on. Returns where to go on, unless what is
+    /// left is better deleted in one step.
+    fn trim(&mut self, id: DeviceId, position: u64) -> Result<Option<u64>> {
+        self.store_mut()?;
+        let store = self.store.as_mut().ok_or(Errno::EIO)?;
+        // The last commit may have forgotten it.
+        self.devices.load(id, &store.manager, &store.details)?;
+
+        let mut mappings = self.reader.mappings.write();
+        let trimmed = mappings.tree.trim(&mut store.manager, id.key(), position);
+        drop(mappings);
+
+        let trimmed = store.note(trimmed)?;
+        if trimmed.values > 0 {
+            store.freed_data = true;
+            if let Some(entry) = self.devices.find_mut(id) {
+                entry.change(|details| {
+                    let left = details.mapped_blocks.saturating_sub(trimmed.values);
+                    details.mapped_blocks = left;
+                });
+            }
+        }
+        Ok(trimmed.next)
     }
 
     /// Deletes what is left of a device.

@@ -32,6 +32,7 @@ use crate::{
         }, //
     },
     persistent_data::{
+        format,
         BlockBytes,
         BlockManager,
         DataReference,
@@ -188,18 +189,21 @@ impl Store {
         block_size: BlockSize,
         format: Format,
     ) -> core::result::Result<(Self, Mappings), OpenError> {
-        let blocks = BlockManager::new(device.clone())
+        let mut blocks = BlockManager::new(device.clone())
             .map_err(|errno| OpenError::part("block manager", errno))?;
         let unformatted = blocks
             .read_any(Superblock::LOCATION.0)
             .map(|block| Superblock::is_unformatted(&block))
             .map_err(|errno| OpenError::part("superblock", errno))?;
 
-        match format {
-            _ if !unformatted => Self::open(blocks, block_size),
-            Format::IfZero => Self::format(blocks, device, block_size),
-            Format::Never => Err(OpenError::Unformatted),
+        if unformatted {
+            if format == Format::Never {
+                return Err(OpenError::Unformatted);
+            }
+            make(&mut blocks, device, block_size)
+                .map_err(|errno| OpenError::part("new trees", errno))?;
         }
+        Self::open(blocks, block_size)
     }
 
     /// Opens the metadata that are there.
@@ -214,53 +218,13 @@ impl Store {
         check_superblock(&superblock, block_size)?;
         let roots = checked_roots(&superblock)?;
 
-        let manager = TransactionManager::open(blocks, roots)
+        let mapping_root = superblock.mapping_root.0;
+        let manager = TransactionManager::open(blocks, &SUPERBLOCK, roots, mapping_root)
             .map_err(|errno| OpenError::part("space maps", errno))?;
-        let mappings = MappingTree::with_root(superblock.mapping_root.0);
+        let mappings = MappingTree::with_root(mapping_root);
         let details = DetailsTree::with_root(superblock.details_root.0);
         Self::new(manager, mappings, details, superblock)
             .map_err(|errno| OpenError::part("trees", errno))
-    }
-
-    /// Makes metadata without devices or data blocks.
-    fn format(
-        blocks: BlockManager,
-        device: &OpenBlockDevice,
-        block_size: BlockSize,
-    ) -> core::result::Result<(Self, Mappings), OpenError> {
-        let mut manager = TransactionManager::create(blocks)
-            .map_err(|errno| OpenError::part("new space maps", errno))?;
-        let mappings =
-            MappingTree::new(&mut manager).map_err(|errno| OpenError::part("new tree", errno))?;
-        let details =
-            DetailsTree::new(&mut manager).map_err(|errno| OpenError::part("new tree", errno))?;
-
-        let superblock = Superblock {
-            flags: 0,
-            uuid: [0; 16],
-            magic: Superblock::MAGIC,
-            version: Superblock::VERSION,
-            time: 0,
-            transaction_id: 0,
-            metadata_snapshot: MetadataBlock(0),
-            data_space_map_root: [0; SpaceMapRoot::ROOM],
-            metadata_space_map_root: [0; SpaceMapRoot::ROOM],
-            mapping_root: MetadataBlock(mappings.root()),
-            details_root: MetadataBlock(details.root()),
-            // Sizes of blocks have 22 bits at most.
-            data_block_size: block_size.sectors() as u32,
-            metadata_block_size: BLOCK_SECTORS,
-            metadata_blocks: usable_blocks(device),
-            compatible_features: 0,
-            read_only_compatible_features: 0,
-            incompatible_features: 0,
-        };
-        let (mut store, mappings) = Self::new(manager, mappings, details, superblock)
-            .map_err(|errno| OpenError::part("new trees", errno))?;
-        store
-            .write(mappings.tree.root(), true)
-            .map_err(|errno| OpenError::part("new superblock", errno))?;
-        Ok((store, mappings))
     }
 
     fn new(
@@ -304,8 +268,8 @@ impl Store {
         outcome
     }
 
-    /// Commits what is in the trees. `new`: there is no superblock yet.
-    pub(super) fn write(&mut self, mapping_root: u64, new: bool) -> Result {
+    /// Commits what is in the trees.
+    pub(super) fn write(&mut self, mapping_root: u64) -> Result {
         self.manager.write_data_map()?;
         self.manager.pre_commit()?;
         let roots = self.manager.roots()?;
@@ -316,8 +280,35 @@ impl Store {
         self.superblock.metadata_space_map_root = padded(roots.metadata);
         let superblock = &self.superblock;
         self.manager
-            .commit(&SUPERBLOCK, new, |block| superblock.write(block))
+            .commit(&SUPERBLOCK, |block| superblock.write(block))
     }
+}
+
+/// Makes metadata without devices or data blocks.
+fn make(blocks: &mut BlockManager, device: &OpenBlockDevice, block_size: BlockSize) -> Result {
+    format::<_, { DeviceDetails::BYTES }>(blocks, &SUPERBLOCK, |roots, block| {
+        let superblock = Superblock {
+            flags: 0,
+            uuid: [0; 16],
+            magic: Superblock::MAGIC,
+            version: Superblock::VERSION,
+            time: 0,
+            transaction_id: 0,
+            metadata_snapshot: MetadataBlock(0),
+            data_space_map_root: padded(roots.maps.data),
+            metadata_space_map_root: padded(roots.maps.metadata),
+            mapping_root: MetadataBlock(roots.nested),
+            details_root: MetadataBlock(roots.plain),
+            // Sizes of blocks have 22 bits at most.
+            data_block_size: block_size.sectors() as u32,
+            metadata_block_size: BLOCK_SECTORS,
+            metadata_blocks: usable_blocks(device),
+            compatible_features: 0,
+            read_only_compatible_features: 0,
+            incompatible_features: 0,
+        };
+        superblock.write(block);
+    })
 }
 
 /// Fills what the superblock has room for with zeroes.

@@ -53,7 +53,7 @@ impl Metadata {
             .for_each_run(|begin, end| manager.release_data(begin, end))?;
         self.devices
             .write_changed(&mut store.manager, &mut store.details)?;
-        store.write(mapping_root, false)?;
+        store.write(mapping_root)?;
 
         store.changed = false;
         store.freed_data = false;
