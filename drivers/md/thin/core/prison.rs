@@ -200,9 +200,10 @@ impl Prison {
     }
 
     fn cells(&self, range: LockRange) -> &Cells {
-        match range.space() {
-            Space::Virtual(_) => &self.virtual_cells,
-            Space::Data => &self.data_cells,
+        if range.space() == Space::DATA {
+            &self.data_cells
+        } else {
+            &self.virtual_cells
         }
     }
 

@@ -200,24 +200,33 @@ pub(crate) fn serve_now<T: Thin>(thin: &T, request: &Request) -> Option<Verdict>
 }
 
 /// Serves a bio.
-pub(crate) async fn serve<T: Service>(thin: &T, request: &Request) -> Verdict {
-    loop {
-        let served = match request {
-            Request::Read(place) => read(thin, place).await,
-            Request::Write(request) => write(thin, request).await,
-            Request::Discard(range) => unmap(thin, range, Purpose::Discard).await,
-            Request::ZeroBlocks(range) => unmap(thin, range, Purpose::Zero).await,
-            Request::Flush => flush(thin).await,
-        };
-        match served {
-            Ok(verdict) => return verdict,
-            Err(Stop::Failed(error)) => return Verdict::Fail(error),
-            // All locks have been given up.
-            Err(Stop::NoSpace) => match thin.space().await {
-                Space::TryAgain => {}
-                Space::Requeue => return Verdict::Requeue,
-                Space::Fail(error) => return Verdict::Fail(error),
-            },
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, and a bio has no memory to spare"
+)]
+pub(crate) fn serve<'a, T: Service>(
+    thin: &'a T,
+    request: &'a Request,
+) -> impl Future<Output = Verdict> + Send + 'a {
+    async move {
+        loop {
+            let served = match request {
+                Request::Read(place) => read(thin, place).await,
+                Request::Write(request) => write(thin, request).await,
+                Request::Discard(range) => unmap(thin, range, Purpose::Discard).await,
+                Request::ZeroBlocks(range) => unmap(thin, range, Purpose::Zero).await,
+                Request::Flush => flush(thin).await,
+            };
+            match served {
+                Ok(verdict) => return verdict,
+                Err(Stop::Failed(error)) => return Verdict::Fail(error),
+                // All locks have been given up.
+                Err(Stop::NoSpace) => match thin.space().await {
+                    Space::TryAgain => {}
+                    Space::Requeue => return Verdict::Requeue,
+                    Space::Fail(error) => return Verdict::Fail(error),
+                },
+            }
         }
     }
 }
@@ -235,56 +244,65 @@ async fn read<T: Service>(thin: &T, place: &Place) -> Served {
     })
 }
 
-async fn write<T: Service>(thin: &T, request: &Write) -> Served {
-    let (data, lock) = loop {
-        let lock = thin
-            .prison()
-            .lock(this_block(thin, &request.place), Shared::Write)
-            .await;
-        if let Some(Mapping::Own(block)) = thin.lookup(request.place.block).await? {
-            break (Data::At(block), lock);
-        }
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, and a bio has no memory to spare"
+)]
+fn write<'a, T: Service>(
+    thin: &'a T,
+    request: &'a Write,
+) -> impl Future<Output = Served> + Send + 'a {
+    async move {
+        let (data, lock) = loop {
+            let lock = thin
+                .prison()
+                .lock(this_block(thin, &request.place), Shared::Write)
+                .await;
+            if let Some(Mapping::Own(block)) = thin.lookup(request.place.block).await? {
+                break (Data::At(block), lock);
+            }
 
-        // Somebody else may have held the block exclusively meanwhile, most likely in order to do
-        // what we were about to do. Then look again, and share the block with the others.
-        let Some(lock) = lock.upgrade().await else {
-            continue;
+            // Somebody else may have held the block exclusively meanwhile, most likely in order to do
+            // what we were about to do. Then look again, and share the block with the others.
+            let Some(lock) = lock.upgrade().await else {
+                continue;
+            };
+
+            // The shared lock had to be given up for the exclusive one: this is the lookup that counts.
+            match thin.lookup(request.place.block).await? {
+                Some(Mapping::Own(block)) => {
+                    break (Data::At(block), lock.downgrade(Shared::Write));
+                }
+                None if reads_as_written(thin, request) => return Ok(Verdict::Complete),
+                // Provision the block.
+                None => {
+                    let new = new_block(thin, request, None).await?;
+                    // Readers read zeroes or the origin, so none of them is in our way.
+                    thin.insert(&lock, request.place.block, &new).await?;
+                    break (Data::of(request, new), lock.downgrade(Shared::Write));
+                }
+                // Break sharing. Nobody writes to the old block: everyone who has it mapped sees that it
+                // is shared. And our own mapping keeps it from being freed. So it needs no lock.
+                Some(Mapping::Shared(old)) => {
+                    let new = new_block(thin, request, Some(old)).await?;
+                    // Once replaced, the old block may be freed and written by its next owner: wait for
+                    // those who still read it through this mapping.
+                    let lock = lock.promote().await;
+                    thin.replace(&lock, request.place.block, &new).await?;
+                    break (Data::of(request, new), lock.downgrade(Shared::Write));
+                }
+            }
         };
 
-        // The shared lock had to be given up for the exclusive one: this is the lookup that counts.
-        match thin.lookup(request.place.block).await? {
-            Some(Mapping::Own(block)) => {
-                break (Data::At(block), lock.downgrade(Shared::Write));
-            }
-            None if reads_as_written(thin, request) => return Ok(Verdict::Complete),
-            // Provision the block.
-            None => {
-                let new = new_block(thin, request, None).await?;
-                // Readers read zeroes or the origin, so none of them is in our way.
-                thin.insert(&lock, request.place.block, &new).await?;
-                break (Data::of(request, new), lock.downgrade(Shared::Write));
-            }
-            // Break sharing. Nobody writes to the old block: everyone who has it mapped sees that it
-            // is shared. And our own mapping keeps it from being freed. So it needs no lock.
-            Some(Mapping::Shared(old)) => {
-                let new = new_block(thin, request, Some(old)).await?;
-                // Once replaced, the old block may be freed and written by its next owner: wait for
-                // those who still read it through this mapping.
-                let lock = lock.promote().await;
-                thin.replace(&lock, request.place.block, &new).await?;
-                break (Data::of(request, new), lock.downgrade(Shared::Write));
-            }
+        // A durable write is worth nothing if the mapping that leads to it is lost.
+        if request.durable && thin.is_changed() {
+            thin.commit().await?;
         }
-    };
-
-    // A durable write is worth nothing if the mapping that leads to it is lost.
-    if request.durable && thin.is_changed() {
-        thin.commit().await?;
+        Ok(match data {
+            Data::At(block) => remap(block, &request.place, lock),
+            Data::Written => Verdict::Complete,
+        })
     }
-    Ok(match data {
-        Data::At(block) => remap(block, &request.place, lock),
-        Data::Written => Verdict::Complete,
-    })
 }
 
 /// Where the data of a write belong.

@@ -40,62 +40,75 @@ impl Mode {
     }
 }
 
-/// What a block is one of.
+/// What a block is one of, as small as can be: every lock has it, and every bio has locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Space {
+pub(super) struct Space(u32);
+
+impl Space {
+    /// The data blocks of the pool. No device has this number.
+    pub(super) const DATA: Self = Self(u32::MAX);
+
     /// The virtual blocks of a thin device.
-    Virtual(DeviceId),
-    /// The data blocks of the pool.
-    Data,
+    fn of_device(device: DeviceId) -> Self {
+        // It has 24 bits.
+        Self(device.key() as u32)
+    }
 }
 
 /// Blocks to be locked: at least one, and all of one region.
 ///
 /// # Invariants
 ///
-/// `first` is not behind `last`, and of the same region.
+/// The blocks are of the same region, and the last of them has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LockRange {
     space: Space,
+    /// How many blocks come after the first.
+    more: u32,
     first: u64,
-    last: u64,
 }
 
 impl LockRange {
     /// A block of a thin device.
     pub(crate) fn virtual_block(device: DeviceId, block: VirtualBlock) -> Self {
-        Self::single(Space::Virtual(device), block.0)
+        Self::single(Space::of_device(device), block.0)
     }
 
     /// Blocks of a thin device; `None` if there are none or not all are of the same region.
     pub(crate) fn virtual_blocks(device: DeviceId, blocks: VirtualRange) -> Option<Self> {
-        Self::within_region(Space::Virtual(device), blocks.begin().0, blocks.end().0)
+        Self::within_region(Space::of_device(device), blocks.begin().0, blocks.end().0)
     }
 
     /// A block of the data device.
     pub(crate) fn data_block(block: DataBlock) -> Self {
-        Self::single(Space::Data, block.0)
+        Self::single(Space::DATA, block.0)
     }
 
     /// Blocks of the data device; `None` if there are none or not all are of the same region.
     pub(crate) fn data_blocks(blocks: DataRange) -> Option<Self> {
-        Self::within_region(Space::Data, blocks.begin().0, blocks.end().0)
+        Self::within_region(Space::DATA, blocks.begin().0, blocks.end().0)
     }
 
     fn single(space: Space, block: u64) -> Self {
         // INVARIANT: It is one block.
         Self {
             space,
+            more: 0,
             first: block,
-            last: block,
         }
     }
 
     fn within_region(space: Space, first: u64, end: u64) -> Option<Self> {
         let last = end.checked_sub(1)?;
-        let valid = first <= last && first / REGION_BLOCKS == last / REGION_BLOCKS;
+        let more = u32::try_from(last.checked_sub(first)?).ok()?;
+        let valid = first / REGION_BLOCKS == last / REGION_BLOCKS;
         // INVARIANT: Just checked.
-        valid.then_some(Self { space, first, last })
+        valid.then_some(Self { space, more, first })
+    }
+
+    /// The last one of the blocks.
+    fn last(self) -> u64 {
+        self.first.saturating_add(self.more.into())
     }
 
     /// What the blocks are.
@@ -105,12 +118,12 @@ impl LockRange {
 
     /// Whether some block is in both.
     pub(super) fn overlaps(self, other: Self) -> bool {
-        self.space == other.space && self.first <= other.last && other.first <= self.last
+        self.space == other.space && self.first <= other.last() && other.first <= self.last()
     }
 
     /// Whether it is one block.
     pub(super) fn is_single(self) -> bool {
-        self.first == self.last
+        self.more == 0
     }
 
     /// Which one of `shards` pieces of a prison the blocks belong to: the same one for all blocks of a
@@ -119,11 +132,7 @@ impl LockRange {
         // Multiplying by an odd number with bits all over mixes the numbers well enough.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let region = self.first / REGION_BLOCKS;
-        let space = match self.space {
-            Space::Virtual(device) => device.key().wrapping_add(1),
-            Space::Data => 0,
-        };
-        let hash = (region.wrapping_shl(25) ^ space).wrapping_mul(SPREAD) >> 32;
+        let hash = (region.wrapping_shl(32) ^ u64::from(self.space.0)).wrapping_mul(SPREAD) >> 32;
         (hash as usize).checked_rem(shards).unwrap_or(0)
     }
 
