@@ -138,6 +138,11 @@ impl Bio {
         self.opf() & bindings::REQ_FUA != 0
     }
 
+    /// Whether blocks that it writes zeroes to may be given up (not `REQ_NOUNMAP`).
+    pub(crate) fn may_unmap(&self) -> bool {
+        self.opf() & bindings::REQ_NOUNMAP == 0
+    }
+
     /// Whether it is to fail rather than wait (`REQ_NOWAIT`).
     pub(crate) fn is_nowait(&self) -> bool {
         self.opf() & bindings::REQ_NOWAIT != 0

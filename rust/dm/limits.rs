@@ -45,7 +45,12 @@ impl QueueLimits {
         self.0.io_opt = bytes;
     }
 
-    /// Sets the size that requests should have at least, in bytes.
+    /// The size that requests should have at least, in bytes.
+    pub(crate) fn io_min(&self) -> u32 {
+        self.0.io_min
+    }
+
+    /// Sets [`QueueLimits::io_min`].
     pub(crate) fn set_io_min(&mut self, bytes: u32) {
         self.0.io_min = bytes;
     }

@@ -28,6 +28,7 @@ use crate::{
         Errno,
         Result, //
     },
+    log,
     task::{
         self,
         Serve, //
@@ -67,6 +68,8 @@ impl Features {
     pub(crate) const ALWAYS_WRITEABLE: Self = Self(bindings::DM_TARGET_ALWAYS_WRITEABLE as u64);
     /// A device that has had such a target has no other kind of target later.
     pub(crate) const IMMUTABLE: Self = Self(bindings::DM_TARGET_IMMUTABLE as u64);
+    /// What is written to it encrypted reads as it was written.
+    pub(crate) const PASSES_CRYPTO: Self = Self(bindings::DM_TARGET_PASSES_CRYPTO as u64);
     /// It takes bios that are to fail rather than wait.
     pub(crate) const NOWAIT: Self = Self(bindings::DM_TARGET_NOWAIT as u64);
 }
@@ -168,13 +171,22 @@ impl<T: Target> Registration<T> {
     }
 
     fn register(kind: bindings::target_type) -> impl PinInit<Self, Error> {
+        let name = kind.name;
+
         try_pin_init!(Self {
             kind <- Opaque::try_ffi_init(move |slot: *mut bindings::target_type| {
                 // SAFETY: `slot` points to memory for it.
                 unsafe { slot.write(kind) };
                 // SAFETY: It stays where it is until it is unregistered, and its functions are for
                 // targets of its own.
-                to_result(unsafe { bindings::dm_register_target(slot) })
+                to_result(unsafe { bindings::dm_register_target(slot) }).inspect_err(|_| {
+                    // SAFETY: A description has a name, for ever.
+                    let name = unsafe { CStr::from_char_ptr(name) };
+                    log::error!(
+                        log::Text(name.to_bytes().escape_ascii());
+                        "cannot register this target: another module has it, unload that one first or use coexist=1"
+                    );
+                })
             }),
             _target: PhantomData,
         })

@@ -163,6 +163,20 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
     }
 
+    /// Makes the bio `length` long, if it is longer; device-mapper sends the rest as another one. Not
+    /// for flushes.
+    pub(crate) fn shorten(&mut self, length: Sector) {
+        let bio_length = self.bio().length();
+
+        if length < bio_length && length.0 != 0 {
+            // Not more than the bio has, and that is a `u32` in bytes.
+            let sectors = length.0 as c_uint;
+            // SAFETY: By the type invariant. It is in `map`, of a target that gets one bio for each
+            // part, and not so short.
+            unsafe { bindings::dm_accept_partial_bio(self.bio.as_ptr(), sectors) };
+        }
+    }
+
     /// Sends the bio to `sector` of `device`.
     pub(crate) fn remap_to(self, device: &'a OpenBlockDevice, sector: Sector) -> Mapped {
         // A reference that lives as long as one to the target is to something that the target keeps,
