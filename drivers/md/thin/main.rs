@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The device-mapper thin-provisioning targets.
+//!
+//! The module registers two targets: `thin-pool`, which keeps the metadata and the data of thin
+//! devices, and `thin`, such a device. A bio arrives in [`thin`], is served by [`serve`] the way that
+//! [`core::remap`] tells, and has whatever concerns the pool as a whole done by [`control`], on the
+//! pool's metadata queue.
+//!
+//! All that is unsafe is in `rust/`, and here where it is said that a static is initialised.
 
 #![crate_name = "dm_thin_rs"]
-
-use kernel::prelude::*;
+#![deny(unsafe_op_in_unsafe_fn)]
 
 #[path = "../../../rust/answer.rs"]
 mod answer;
@@ -14,7 +20,6 @@ mod bindings;
 mod bio;
 #[path = "../../../rust/block_device.rs"]
 mod block_device;
-mod core;
 #[path = "../../../rust/dm/mod.rs"]
 mod dm;
 #[path = "../../../rust/errors.rs"]
@@ -37,6 +42,8 @@ mod outcome;
 mod owner;
 #[path = "../../../rust/params.rs"]
 mod params;
+#[path = "../../../rust/persistent_data/mod.rs"]
+mod persistent_data;
 #[path = "../../../rust/slice.rs"]
 mod slice;
 #[path = "../../../rust/task/mod.rs"]
@@ -46,6 +53,47 @@ mod wait_list;
 #[path = "../../../rust/workqueue.rs"]
 mod workqueue;
 
+#[deny(unsafe_code)]
+mod control;
+#[deny(unsafe_code)]
+mod core;
+#[deny(unsafe_code)]
+mod drain;
+#[deny(unsafe_code)]
+mod mapping_cache;
+#[deny(unsafe_code)]
+mod messages;
+#[deny(unsafe_code)]
+mod metadata;
+#[deny(unsafe_code)]
+mod origin;
+#[deny(unsafe_code)]
+mod pool;
+#[deny(unsafe_code)]
+mod pool_object;
+#[deny(unsafe_code)]
+mod registry;
+#[deny(unsafe_code)]
+mod serve;
+#[deny(unsafe_code)]
+mod shared;
+#[deny(unsafe_code)]
+mod thin;
+#[deny(unsafe_code)]
+mod waiting;
+
+use crate::{
+    dm::registration::{
+        Description,
+        Features,
+        Registration, //
+    },
+    pool::PoolTarget,
+    registry::Pools,
+    thin::ThinTarget, //
+};
+use kernel::prelude::*;
+
 module! {
     type: DmThinRs,
     name: "dm_thin_rs",
@@ -54,11 +102,52 @@ module! {
     license: "GPL",
 }
 
-struct DmThinRs;
+kernel::sync::global_lock! {
+    // SAFETY: Initialised first thing when the module is loaded.
+    unsafe(uninit) static POOLS: Mutex<Pools> = Pools::new();
+}
 
-impl kernel::Module for DmThinRs {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        bindings::check_layout()?;
-        Ok(Self)
+/// The module, as long as it is loaded.
+#[pin_data]
+struct DmThinRs {
+    #[pin]
+    thin: Registration<ThinTarget>,
+    #[pin]
+    pool: Registration<PoolTarget>,
+}
+
+impl kernel::InPlaceModule for DmThinRs {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: Once, before anybody can use it.
+        unsafe { POOLS.init() };
+
+        let (thin, pool) = if params::coexist() {
+            (c"thin-rs", c"thin-pool-rs")
+        } else {
+            (c"thin", c"thin-pool")
+        };
+        try_pin_init!(Self {
+            _: {
+                bindings::check_layout()?;
+            },
+            thin <- Registration::new_serving(module, description(thin, Features::NONE)),
+            pool <- Registration::new(
+                module,
+                description(
+                    pool,
+                    Features::SINGLETON | Features::ALWAYS_WRITEABLE | Features::IMMUTABLE,
+                ),
+            ),
+        })
+    }
+}
+
+/// A kind of target as user space knows it. Programs go by the version of the driver in C that it
+/// behaves like.
+fn description(name: &'static CStr, features: Features) -> Description {
+    Description {
+        name,
+        version: [1, 24, 0],
+        features: features | Features::PASSES_CRYPTO,
     }
 }
