@@ -23,7 +23,6 @@ use crate::{
     }, //
 };
 use core::{
-    future::Future,
     marker::PhantomData,
     ptr::NonNull, //
 };
@@ -285,26 +284,24 @@ unsafe impl Send for DiscardBio<'_> {}
 // SAFETY: Nothing can be done with a reference to it, but by the one who owns it.
 unsafe impl Sync for DiscardBio<'_> {}
 
-impl<'a> DiscardBio<'a> {
+impl DiscardBio<'_> {
     /// The longest discard: the size of a bio is less than 4 GiB.
     pub(crate) const MAX_LENGTH: Sector = Sector(1 << 22);
 
     /// Submits the bio, and resolves to how it ended.
-    pub(crate) fn submit_and_wait(self) -> impl Future<Output = Result> + Send + 'a {
-        async move {
-            let this = &self;
-            let start = move |outcome: NonNull<Outcome<Result>>| {
-                let bio = this.bio.as_ptr();
-                // SAFETY: By the type invariant the bio is ours.
-                let ours = unsafe { &mut *bio };
-                ours.bi_end_io = Some(discard_ended);
-                ours.bi_private = outcome.as_ptr().cast();
-                // SAFETY: The bio is ours, and complete. It is given back when it has ended.
-                unsafe { bindings::submit_bio(bio) };
-            };
-            // SAFETY: `discard_ended` resolves the outcome.
-            unsafe { outcome::wait(start) }.await
-        }
+    pub(crate) async fn submit_and_wait(self) -> Result {
+        let this = &self;
+        let start = move |outcome: NonNull<Outcome<Result>>| {
+            let bio = this.bio.as_ptr();
+            // SAFETY: By the type invariant the bio is ours.
+            let ours = unsafe { &mut *bio };
+            ours.bi_end_io = Some(discard_ended);
+            ours.bi_private = outcome.as_ptr().cast();
+            // SAFETY: The bio is ours, and complete. It is given back when it has ended.
+            unsafe { bindings::submit_bio(bio) };
+        };
+        // SAFETY: `discard_ended` resolves the outcome.
+        unsafe { outcome::wait(start) }.await
     }
 }
 

@@ -65,9 +65,10 @@ impl Region<'_> {
 impl Kcopyd {
     /// Makes a client with pages of its own, so that it needs no memory later. Sleeps.
     pub(crate) fn new() -> Result<Self> {
-        // SAFETY: The throttle is a static variable.
-        let client =
-            unsafe { bindings::dm_kcopyd_client_create(bindings::dm_thin_rs_kcopyd_throttle()) };
+        // SAFETY: The function returns the address of a static variable.
+        let throttle = unsafe { bindings::dm_thin_rs_kcopyd_throttle() };
+        // SAFETY: The throttle is valid for ever.
+        let client = unsafe { bindings::dm_kcopyd_client_create(throttle) };
         let client = from_err_ptr(client)?;
 
         // INVARIANT: It was just made.

@@ -45,11 +45,11 @@ pub(crate) fn write(level: Level, name: &dyn fmt::Display, text: fmt::Arguments<
         Level::Warning => &format_strings::WARNING,
         Level::Info => &format_strings::INFO,
     };
-    // A `match` keeps the temporaries of its operand.
-    match fmt!("{}: {}\n", Name(name), text) {
+    let print = |line: fmt::Arguments<'_>| {
         // SAFETY: The format is one of the kernel's, and the prefix ends with a null.
-        line => unsafe { call_printk(format, PREFIX, line) },
-    }
+        unsafe { call_printk(format, PREFIX, line) }
+    };
+    print(fmt!("{}: {}\n", Name(name), text));
 }
 
 struct Name<'a>(&'a dyn fmt::Display);
@@ -115,9 +115,9 @@ impl RateLimit {
 
 /// The time since the machine was started, in units of 1/`HZ` s; it wraps.
 fn jiffies() -> usize {
-    // SAFETY: The kernel's clock is there all the time.
     let clock = &raw const bindings::jiffies;
-    // SAFETY: As above. It is a word, and so never read while half of it is written.
+    // SAFETY: The kernel's clock is there all the time. It is a word, and so never read while half of
+    // it is written.
     unsafe { clock.read_volatile() }
 }
 

@@ -22,6 +22,11 @@ pub(crate) use layout::check_layout;
     unreachable_pub,
     unsafe_op_in_unsafe_fn,
     clippy::all,
+    clippy::arithmetic_side_effects,
+    clippy::cast_lossless,
+    clippy::indexing_slicing,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::ptr_as_ptr,
     clippy::undocumented_unsafe_blocks,
     reason = "generated from C"
 )]

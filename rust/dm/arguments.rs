@@ -2,13 +2,13 @@
 
 //! The words of a table line or a message.
 
-use core::{
-    ffi::CStr,
-    marker::PhantomData, //
-};
-use kernel::ffi::{
-    c_char,
-    c_uint, //
+use core::marker::PhantomData;
+use kernel::{
+    ffi::{
+        c_char,
+        c_uint, //
+    },
+    prelude::*, //
 };
 
 /// Words that came from user space, one by one.
@@ -51,7 +51,7 @@ impl<'a> Iterator for Arguments<'a> {
         // SAFETY: Behind the last of several pointers there is still the end of them.
         self.words = unsafe { self.words.add(1) };
         // SAFETY: By the type invariants.
-        Some(unsafe { CStr::from_ptr(word.cast()) })
+        Some(unsafe { CStr::from_char_ptr(word) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -205,7 +205,7 @@ impl<T: Target> PinnedDrop for Registration<T> {
 /// What is behind `private` of a target.
 struct Private<T> {
     target: Pin<KBox<T>>,
-    table: RevokedOnDrop,
+    _table: RevokedOnDrop,
     attachments: Attachments,
 }
 
@@ -278,7 +278,7 @@ unsafe extern "C" fn construct<T: Target>(
         Ok(KBox::new(
             Private {
                 target,
-                table,
+                _table: table,
                 attachments,
             },
             GFP_KERNEL,

@@ -119,7 +119,8 @@ impl<S: Owned, F: FnOnce(&mut S, Asker<R>), R> Future for Ask<'_, S, F, R> {
                 this.progress = Progress::Answered;
                 // A task runs again when it was woken, and that is done after the answer was written.
                 // SAFETY: By the type invariant the question is ours again.
-                match unsafe { (*question).place.take() } {
+                let place = unsafe { &mut (*question).place };
+                match place.take() {
                     Some(answer) => Poll::Ready(answer),
                     // SAFETY: There is nothing that could go on.
                     None => unsafe { bindings::BUG() },
