@@ -68,7 +68,14 @@ impl Overrides {
     /// # Errors
     ///
     /// If the size of data blocks then is an impossible one.
-    pub fn apply(&self, mut superblock: Superblock) -> Result<Superblock, Failure> {
+    pub fn apply(&self, superblock: Superblock) -> Result<Superblock, Failure> {
+        let superblock = self.raise(superblock);
+        check_block_size(superblock.data_block_size)?;
+        Ok(superblock)
+    }
+
+    /// The superblock with what was said, whether or not it makes sense.
+    pub fn raise(&self, mut superblock: Superblock) -> Superblock {
         if let Some(transaction) = self.transaction {
             superblock.transaction = superblock.transaction.max(transaction);
         }
@@ -81,7 +88,6 @@ impl Overrides {
         if let Some(blocks) = self.nr_data_blocks {
             superblock.nr_data_blocks = superblock.nr_data_blocks.max(blocks);
         }
-        check_block_size(superblock.data_block_size)?;
-        Ok(superblock)
+        superblock
     }
 }

@@ -6,6 +6,7 @@ use crate::check;
 use crate::cli::tool;
 use crate::cli::Tool;
 use crate::delta;
+use crate::dump;
 use crate::ls;
 use crate::pack;
 use crate::restore;
@@ -15,6 +16,7 @@ use crate::size;
 /// Every tool, in the order the overview lists them.
 pub const TOOLS: &[Tool] = &[
     tool(&check::COMMAND, check::run),
+    tool(&dump::COMMAND, dump::run),
     tool(&restore::COMMAND, restore::run),
     tool(&ls::COMMAND, ls::run),
     tool(&delta::COMMAND, delta::run),

@@ -300,7 +300,8 @@ impl<'a> Builder<'a> {
 
     /// Adds shared mappings behind those that are there.
     ///
-    /// Their leaves are shared as they are, but for one beside a leaf that would stay less than half full.
+    /// Their leaves are shared as they are, but for those that would be, or would leave beside them, a leaf less
+    /// than half full.
     ///
     /// # Errors
     ///
@@ -317,18 +318,17 @@ impl<'a> Builder<'a> {
             _ => {}
         }
         for leaf in &shared.leaves {
-            // An empty leaf beside others has no place in a tree.
-            let is_alone = mappings.leaves.pending() == 0 && mappings.leaves.nodes().is_empty();
-            if leaf.entries == 0 && !is_alone {
-                continue;
-            }
             self.fill_up_last(mappings)?;
-            if (1..FEW).contains(&mappings.leaves.pending()) {
+            let is_beside_few = (1..FEW).contains(&mappings.leaves.pending());
+            if !is_beside_few {
+                mappings.leaves.emit_all(&mut self.out)?;
+            }
+            let is_few = (leaf.entries as usize) < FEW && !mappings.leaves.nodes().is_empty();
+            if is_beside_few || is_few {
                 for (key, value) in self.entries(leaf)? {
                     mappings.leaves.push(&mut self.out, key, value)?;
                 }
             } else {
-                mappings.leaves.emit_all(&mut self.out)?;
                 self.out.share(leaf.block);
                 mappings.leaves.nodes().push(*leaf);
             }
