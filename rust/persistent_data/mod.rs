@@ -64,7 +64,6 @@ pub(crate) use transaction_manager::{
     Roots,
     TransactionManager, //
 };
-pub(crate) use trim::Trimmed;
 
 use crate::core::errno::{
     Errno,

@@ -63,17 +63,13 @@ impl Allocated {
             .is_ok_and(|index| self.0.remove(index).is_ok())
     }
 
-    /// Notes that a block is to be freed with the next commit; tells whether it is remembered.
-    pub(super) fn abandon(&mut self, block: DataBlock) -> bool {
-        let found = match self.position(block) {
-            Ok(index) => self.0.get_mut(index),
-            Err(_) => None,
-        };
-        let remembered = found.is_some();
-        if let Some(entry) = found {
-            entry.abandoned = true;
+    /// Notes that a block is to be freed with the next commit, if it is remembered.
+    pub(super) fn abandon(&mut self, block: DataBlock) {
+        if let Ok(index) = self.position(block) {
+            if let Some(entry) = self.0.get_mut(index) {
+                entry.abandoned = true;
+            }
         }
-        remembered
     }
 
     /// Forgets those that are not being filled any more.

@@ -106,6 +106,11 @@ impl Metadata {
         }
     }
 
+    /// Stops deleting a device: it can be used again, with the mappings that are left.
+    pub(crate) fn give_up_delete(&mut self, id: DeviceId) {
+        self.deletions.remove(id);
+    }
+
     /// Deletes some mappings of a device, from `position` on. Returns where to go on, unless what is
     /// left is better deleted in one step.
     fn trim(&mut self, id: DeviceId, position: u64) -> Result<Option<u64>> {
@@ -135,8 +140,11 @@ impl Metadata {
     fn delete_rest(&mut self, id: DeviceId) -> Result {
         self.store_mut()?;
         let store = self.store.as_mut().ok_or(Errno::EIO)?;
-        let removed = store.details.remove(&mut store.manager, id.key());
-        store.note(removed)?;
+        // If the device is new, nothing was written of it yet.
+        if store.details.get(&store.manager, id.key())?.is_some() {
+            let removed = store.details.remove(&mut store.manager, id.key());
+            store.note(removed)?;
+        }
 
         let mut mappings = self.reader.mappings.write();
         let taken = mappings.tree.take(&mut store.manager, id.key());

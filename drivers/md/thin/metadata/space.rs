@@ -117,23 +117,26 @@ impl Metadata {
 
     /// Gives back a data block that was allocated, and not inserted.
     ///
-    /// If nothing may be written, that is done when there is a commit again.
+    /// If nothing may be written, that is done when there is a commit again. If the allocation was
+    /// undone by an abort, there is nothing to do.
     pub(crate) fn free(&mut self, block: DataBlock) -> Result {
-        if self.store()?.manager.blocks().is_read_only() && self.allocated.abandon(block) {
+        if self.store()?.manager.blocks().is_read_only() {
+            self.allocated.abandon(block);
             return Ok(());
         }
+        let remembered = self.allocated.remove(block);
         let store = self.store_mut()?;
+        if !remembered && store.manager.data_references(block.0)? == 0 {
+            return Ok(());
+        }
         let freed = store
             .manager
             .release_data(block.0, block.0.saturating_add(1));
         store.must_abort |= freed.is_err();
-        freed?;
-        // Unless it was remembered, the last commit may have it.
-        let forgotten = !self.allocated.remove(block);
-        let store = self.store_mut()?;
-        store.changed |= forgotten;
-        store.freed_data |= forgotten;
-        Ok(())
+        // The last commit may have it if it was not remembered.
+        store.changed |= !remembered;
+        store.freed_data |= !remembered;
+        freed
     }
 
     /// The first data blocks in `range` that are not referenced now.
