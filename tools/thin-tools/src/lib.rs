@@ -26,6 +26,7 @@ pub mod rmap;
 pub mod size;
 mod tools;
 pub mod trees;
+pub mod trim;
 pub mod xml;
 
 use std::ffi::OsString;

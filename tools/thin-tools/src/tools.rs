@@ -12,6 +12,7 @@ use crate::pack;
 use crate::restore;
 use crate::rmap;
 use crate::size;
+use crate::trim;
 
 /// Every tool, in the order the overview lists them.
 pub const TOOLS: &[Tool] = &[
@@ -21,6 +22,7 @@ pub const TOOLS: &[Tool] = &[
     tool(&ls::COMMAND, ls::run),
     tool(&delta::COMMAND, delta::run),
     tool(&rmap::COMMAND, rmap::run),
+    tool(&trim::COMMAND, trim::run),
     tool(&size::COMMAND, size::run),
     tool(&pack::PACK, pack::run_pack),
     tool(&pack::UNPACK, pack::run_unpack),
