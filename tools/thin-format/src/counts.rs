@@ -26,6 +26,42 @@ pub struct Counts {
     blocks: u64,
 }
 
+/// Adds references; see [`Counts::adder`].
+pub struct Adder<'a> {
+    counts: &'a Counts,
+    /// The chunk that was added to last.
+    held: Option<(usize, MutexGuard<'a, Chunk>)>,
+}
+
+impl Adder<'_> {
+    /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are left out.
+    pub fn add(&mut self, first: u64, length: u64) {
+        let end = first.saturating_add(length).min(self.counts.blocks);
+        let mut from = first;
+        while from < end {
+            let (index, offset) = split(from);
+            let here = (CHUNK as u64)
+                .saturating_sub(offset as u64)
+                .min(end.saturating_sub(from));
+            let to = offset.saturating_add(here as usize);
+            match &mut self.held {
+                Some((held, chunk)) if *held == index => chunk.add(offset, to),
+                _ => {
+                    // Never two at a time: threads that wait for each other's would wait forever.
+                    self.held = None;
+                    let Some(chunk) = self.counts.chunks.get(index) else {
+                        return;
+                    };
+                    let mut chunk = lock(chunk);
+                    chunk.add(offset, to);
+                    self.held = Some((index, chunk));
+                }
+            }
+            from = from.saturating_add(here);
+        }
+    }
+}
+
 impl Clone for Counts {
     fn clone(&self) -> Counts {
         let chunks = self
@@ -65,18 +101,15 @@ impl Counts {
 
     /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are left out.
     pub fn add(&self, first: u64, length: u64) {
-        let end = first.saturating_add(length).min(self.blocks);
-        let mut from = first;
-        while from < end {
-            let (index, offset) = split(from);
-            let Some(chunk) = self.chunks.get(index) else {
-                return;
-            };
-            let here = (CHUNK as u64)
-                .saturating_sub(offset as u64)
-                .min(end.saturating_sub(from));
-            lock(chunk).add(offset, offset.saturating_add(here as usize));
-            from = from.saturating_add(here);
+        self.adder().add(first, length);
+    }
+
+    /// For adding many references, most of them near the ones before. It keeps other threads from the counts of the
+    /// blocks around those added last, so the thread that has it must not use these counts in another way.
+    pub fn adder(&self) -> Adder<'_> {
+        Adder {
+            counts: self,
+            held: None,
         }
     }
 

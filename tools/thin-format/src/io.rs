@@ -349,7 +349,7 @@ const GAP: u64 = 16;
 
 /// How many threads to read with: enough to keep a device busy while others compute.
 pub fn default_threads() -> usize {
-    thread::available_parallelism().map_or(4, |cpus| cpus.get().saturating_mul(2).clamp(2, 16))
+    thread::available_parallelism().map_or(4, |cpus| cpus.get().saturating_mul(2).clamp(4, 16))
 }
 
 /// Reads the blocks named by `wanted` (ascending) with `threads` threads, in order of location.

@@ -301,13 +301,14 @@ fn count_leaf(odd: &mut Odd, block: u64, node: Node<'_>, data: &Counts, time: u3
     let mut right = true;
     let (mut first, mut length) = (0u64, 0u64);
     let mut latest = 0;
+    let mut references = data.adder();
     for (thin, mapping) in node.entries::<PackedMapping>() {
         let to = mapping.block().0;
         latest = latest.max(mapping.time());
         if first.saturating_add(length) == to && length > 0 {
             length = length.saturating_add(1);
         } else {
-            data.add(first, length);
+            references.add(first, length);
             (first, length) = (to, 1);
         }
         if to >= data.blocks() {
@@ -316,7 +317,7 @@ fn count_leaf(odd: &mut Odd, block: u64, node: Node<'_>, data: &Counts, time: u3
             odd.beyond_example.get_or_insert((block, thin, to));
         }
     }
-    data.add(first, length);
+    references.add(first, length);
     if latest > time {
         for (thin, mapping) in node
             .entries::<PackedMapping>()
