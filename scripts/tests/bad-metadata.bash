@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2086,SC2119,SC2120,SC2154 # see lib.bash
+#
+# Metadata that are damaged: refused, or used as far as they go, but never by an oops.
+
+time_limit[mutations]=900
+
+# some_pool: metadata with three devices that share blocks, on the disk and in /run/test/metadata.
+some_pool()
+{
+	new_pool
+	create_thin thin 0 $((64 * MiB))
+	write_text /dev/mapper/thin 0 8192 "first"
+	create_snapshot thin 0 1
+	write_text /dev/mapper/thin 1024 2048 "second"
+	message "create_thin 2"
+	create_snapshot thin 0 3
+	write_text /dev/mapper/thin 32768 4 "third"
+	dmsetup remove thin pool
+	read_range $metadata_disk 0 16384 >/run/test/metadata
+}
+
+# restore: the metadata as some_pool made them.
+restore()
+{
+	dd if=/run/test/metadata of=$metadata_disk bs=1M oflag=direct conv=notrunc status=none
+}
+
+# damage PLACE LENGTH: random bytes there; both in bytes.
+damage()
+{
+	openssl rand "$2" | dd of=$metadata_disk bs=1M oflag=seek_bytes,sync seek="$1" conv=notrunc,fsync status=none
+}
+
+# not_a_pool: it is refused, with a reason.
+not_a_pool()
+{
+	local lines
+	lines=$(dmesg | wc -l)
+	refused create_pool
+	(($(dmesg | wc -l) > lines)) || fail "not a word in the log"
+	refused dmsetup info pool
+}
+
+# A superblock with another checksum, number, magic, version or block size.
+test_superblock()
+{
+	local place
+	some_pool
+	# Checksum, block number, magic, version, and what the checksum covers.
+	for place in 0 8 32 40 100 360; do
+		damage $place 4
+		not_a_pool
+		restore
+	done
+	block_sectors=256 not_a_pool
+	create_pool
+	dmsetup remove pool
+	check_metadata
+}
+
+# Everything but the superblock, and everything, is zeroes or noise.
+test_all_but_superblock()
+{
+	some_pool
+	dd if=/dev/zero of=$metadata_disk bs=4k seek=1 count=4095 oflag=direct conv=notrunc status=none
+	not_a_pool
+	damage 4096 1000000
+	not_a_pool
+	damage 0 1000000
+	not_a_pool
+	# Nothing but zeroes is a new pool.
+	dd if=/dev/zero of=$metadata_disk bs=1M count=16 oflag=direct conv=notrunc status=none
+	create_pool
+	expect_like "status" "$(pool_status)" ' 0/16384 - rw '
+	dmsetup remove pool
+	check_metadata
+}
+
+# A metadata device that ends too early.
+test_truncated()
+{
+	local sectors
+	some_pool
+	for sectors in 8 16 64 128; do
+		dmsetup create short --table "0 $sectors linear $metadata_disk 0"
+		(
+			pool_metadata=/dev/mapper/short
+			if create_pool 2>/dev/null; then
+				pool_status || :
+				dmsetup remove pool
+			fi
+		)
+		dmsetup remove short
+	done
+	restore
+	create_pool
+	dmsetup remove pool
+	check_metadata
+}
+
+# A pool that needs a check comes up read-only, and says so, until it was checked.
+test_needs_check()
+{
+	modprobe dm-flakey
+	failing metadata $metadata_disk $metadata_sectors
+	pool_metadata=/dev/mapper/metadata
+	new_pool
+	create_thin thin 0 $((64 * MiB))
+	write_text /dev/mapper/thin 0 1024 "there" conv=fsync,notrunc
+	dmsetup remove thin pool
+	# The flag, and the checksum that fits.
+	python3 - $metadata_disk <<-'END'
+		import struct, sys
+		def crc32c(data, crc=0xFFFFFFFF):
+		    for byte in data:
+		        crc ^= byte
+		        for _ in range(8):
+		            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+		    return crc
+		with open(sys.argv[1], "r+b") as device:
+		    block = bytearray(device.read(4096))
+		    block[4] |= 1
+		    struct.pack_into("<I", block, 0, (crc32c(block[4:]) & 0xFFFFFFFF) ^ 160774)
+		    device.seek(0)
+		    device.write(block)
+	END
+	create_pool
+	expect_like "status" "$(pool_status)" ' ro .* needs_check '
+	activate_thin thin 0 $((64 * MiB))
+	has_text /dev/mapper/thin 0 1024 "there"
+	refused write_text /dev/mapper/thin 8192 64 "new"
+	dmsetup remove thin pool
+	refused thin_check $metadata_disk
+	quietly thin_check --clear-needs-check-flag $metadata_disk
+	create_pool
+	expect_like "status" "$(pool_status)" ' rw .* - 1024 $'
+	dmsetup remove pool metadata
+}
+
+# Random damage to blocks in use: whatever is done with such a pool, the kernel goes on.
+test_mutations()
+{
+	local n used block
+	[[ $driver == rust ]] || skip "the driver in C is known to oops on some of them"
+	some_pool
+	openssl() { perl -e 'srand($ARGV[0]); print map { chr(int(rand(256))) } 1 .. $ARGV[1]' "$((DM_THIN_RS_SEED + n))" "$2"; }
+	RANDOM=$DM_THIN_RS_SEED
+	for n in {1..60}; do
+		for ((used = RANDOM % 3 + 1; used > 0; used--)); do
+			block=$((RANDOM % 24))
+			damage $((block * 4096 + RANDOM % 4090)) $((RANDOM % 16 + 1))
+		done
+		if create_pool 2>/dev/null; then
+			activate_thin thin 0 $((64 * MiB)) 2>/dev/null &&
+				{
+					read_range /dev/mapper/thin 0 8192 >/dev/null 2>&1 || :
+					write_text /dev/mapper/thin 0 1024 "over it" 2>/dev/null || :
+					write_text /dev/mapper/thin 16384 1024 "new" 2>/dev/null || :
+					discard /dev/mapper/thin 1024 4096 2>/dev/null || :
+				}
+			message "create_snap 4 0" 2>/dev/null || :
+			message "delete 1" 2>/dev/null || :
+			pool_status >/dev/null || :
+			if dmsetup info thin >/dev/null 2>&1; then
+				dmsetup remove thin
+			fi
+			message "delete 0" 2>/dev/null || :
+			dmsetup remove pool
+		fi
+		restore
+	done
+}
