@@ -3,18 +3,21 @@
 //! What happens next, when several things could: all of them in turn, or one at random.
 
 use std::{
-    cell::RefCell,
     env,
     panic::{
         self,
         AssertUnwindSafe, //
     },
-    rc::Rc, //
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard, //
+    }, //
 };
 
 /// The choices of one run.
 #[derive(Clone)]
-pub(crate) struct Choices(Rc<RefCell<Source>>);
+pub(crate) struct Choices(Arc<Mutex<Source>>);
 
 enum Source {
     /// The choices to begin with, each with the number of ways to choose; then the first one always.
@@ -29,17 +32,21 @@ enum Source {
 
 impl Choices {
     fn new(source: Source) -> Self {
-        Self(Rc::new(RefCell::new(source)))
+        Self(Arc::new(Mutex::new(source)))
     }
 
     fn seeded(seed: u64) -> Self {
         Self::new(Source::Random { state: seed })
     }
 
+    fn source(&self) -> MutexGuard<'_, Source> {
+        self.0.lock().expect("nobody panics with it")
+    }
+
     /// A number from 0 up to `ways`, which is not one of them.
     pub(crate) fn below(&self, ways: usize) -> usize {
         assert_ne!(ways, 0);
-        match &mut *self.0.borrow_mut() {
+        match &mut *self.source() {
             _ if ways == 1 => 0,
             Source::Path { steps, done } => {
                 if *done == steps.len() {
@@ -82,7 +89,7 @@ pub(crate) fn explore(at_most: usize, world: impl Fn(&Choices)) -> usize {
             || format!("way {run}: {}", path(&choices)),
         );
 
-        let Source::Path { steps, done } = &mut *choices.0.borrow_mut() else {
+        let Source::Path { steps, done } = &mut *choices.source() else {
             unreachable!("it is a path");
         };
         assert_eq!(
@@ -106,7 +113,7 @@ pub(crate) fn explore(at_most: usize, world: impl Fn(&Choices)) -> usize {
 }
 
 fn path(choices: &Choices) -> String {
-    match &*choices.0.borrow() {
+    match &*choices.source() {
         Source::Path { steps, .. } => {
             format!("{:?}", steps.iter().map(|s| s.0).collect::<Vec<_>>())
         }

@@ -121,6 +121,8 @@ struct Task<'a> {
 pub(crate) struct Executor<'a> {
     choices: Choices,
     tasks: RefCell<Vec<Rc<Task<'a>>>>,
+    /// What is looked at after each step.
+    checks: RefCell<Vec<Box<dyn Fn() + 'a>>>,
 }
 
 impl<'a> Executor<'a> {
@@ -128,6 +130,7 @@ impl<'a> Executor<'a> {
         Self {
             choices,
             tasks: RefCell::default(),
+            checks: RefCell::default(),
         }
     }
 
@@ -138,6 +141,11 @@ impl<'a> Executor<'a> {
             future: Cell::new(Some(Box::pin(future))),
             ended: Cell::new(false),
         }));
+    }
+
+    /// Has something looked at after each step of any task.
+    pub(crate) fn check_always(&self, check: impl Fn() + 'a) {
+        self.checks.borrow_mut().push(Box::new(check));
     }
 
     /// A task that can be run; `None` if there is none.
@@ -161,6 +169,9 @@ impl<'a> Executor<'a> {
         match poll(&task.flag, future.as_mut()) {
             Poll::Ready(()) => task.ended.set(true),
             Poll::Pending => task.future.set(Some(future)),
+        }
+        for check in &*self.checks.borrow() {
+            check();
         }
     }
 

@@ -8,6 +8,7 @@
 #![cfg(test)]
 
 #[path = "../../../drivers/md/thin/core/mod.rs"]
+#[allow(dead_code, reason = "some of it is for the driver only")]
 mod core;
 
 mod choices;
@@ -21,6 +22,14 @@ mod origin_tests;
 mod prison_fixtures;
 mod prison_model;
 mod prison_worlds;
+mod remap_random;
+mod remap_worlds;
+mod sim_bio;
+mod sim_disk;
+mod sim_metadata;
+mod sim_oracle;
+mod sim_pool;
+mod sim_thin;
 mod status_tests;
 mod table_tests;
 mod units_tests;

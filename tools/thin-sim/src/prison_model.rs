@@ -443,3 +443,25 @@ fn without_memory_try_lock_is_refused_and_leaves_nothing() {
     facade::set_memory_is_short(false);
     assert!(prison.is_empty());
 }
+
+#[test]
+fn what_is_refused_gives_its_memory_back() {
+    let prison = Prison::new(2).expect("there is memory");
+    let block = |first| {
+        Blocks {
+            space: 1,
+            first,
+            last: first,
+        }
+        .range()
+    };
+    facade::set_memory_is_short(true);
+    let held = prison.try_lock(block(0), ExcludeAll).ok();
+    for _ in 0..3 {
+        let refused = prison.try_lock(block(0), Shared::Read).err();
+        assert_eq!(refused, Some(Refused::Busy));
+    }
+    assert!(prison.try_lock(block(1), Shared::Read).is_ok());
+    facade::set_memory_is_short(false);
+    drop(held);
+}
