@@ -304,6 +304,7 @@ impl Metadata {
     /// Fails with `EEXIST` if there is a device of this number, with `EBUSY` if there was one and is
     /// not gone yet, and as [`Metadata::store_mut`] does.
     pub(super) fn check_unused(&mut self, id: DeviceId) -> Result {
+        self.store_mut()?;
         if self.deletions.contains(id) {
             return Err(Errno::EBUSY);
         }
@@ -311,7 +312,7 @@ impl Metadata {
             // One that an abort has undone is there as long as somebody has it open.
             return Err(entry.details.map_or(Errno::EBUSY, |_| Errno::EEXIST));
         }
-        let store = self.store_mut()?;
+        let store = self.store()?;
         match store.details.get(&store.manager, id.key())? {
             Some(_) => Err(Errno::EEXIST),
             None => Ok(()),
