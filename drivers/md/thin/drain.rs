@@ -10,6 +10,9 @@
 //! Whatever changes the shape of a pool takes a [`Drained`] as an argument, and what changes that of a
 //! thin device a [`DrainedThin`], so that it cannot be called without. Nothing of what a drain waits
 //! for may change the shape: it has no token.
+//!
+//! All this is done on a queue of its own. So it is done one after the other, and not by those who
+//! hold locks of the pool device, as everybody does who sends it a message.
 
 use crate::{
     core::{
@@ -23,21 +26,18 @@ use crate::{
         Suspended,
         TableHandle, //
     },
-    noio::NoIoScope, //
+    owner::{
+        Owned,
+        Owner, //
+    },
+    workqueue::OrderedQueue, //
 };
+use core::marker::PhantomData;
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        Mutex, //
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
     }, //
 };
 
@@ -45,8 +45,8 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Drain {
     #[pin]
-    tables: Mutex<Tables>,
-    /// Whether the pool device is suspended, or has never been resumed.
+    tables: Owner<Tables>,
+    /// Whether the pool device is suspended, or has never been resumed. Changes on the queue.
     suspended: Atomic<bool>,
 }
 
@@ -61,17 +61,16 @@ struct Tables {
     suspended: KVec<Suspended>,
 }
 
+impl Owned for Tables {}
+
 /// The thin devices of a pool are stopped, and stay so as long as this exists.
-pub(crate) struct Drained<'a>(#[expect(dead_code)] Guard<'a, Tables, MutexBackend>);
+pub(crate) struct Drained<'a>(PhantomData<&'a Tables>);
 
 /// All who have a certain thin device open are stopped, and stay so as long as this exists.
 pub(crate) struct DrainedThin<'a> {
     device: DeviceId,
-    // Dropped before the list is unlocked: a table cannot go before its device was resumed.
-    #[expect(dead_code)]
-    suspended: KVec<Suspended>,
-    #[expect(dead_code)]
-    tables: Guard<'a, Tables, MutexBackend>,
+    _suspended: KVec<Suspended>,
+    _tables: PhantomData<&'a Tables>,
 }
 
 impl DrainedThin<'_> {
@@ -82,53 +81,35 @@ impl DrainedThin<'_> {
 }
 
 impl Drain {
-    /// For a pool that has never been resumed.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// For a pool that has never been resumed; `queue` is for this alone.
+    pub(crate) fn new(queue: OrderedQueue) -> impl PinInit<Self> {
         pin_init!(Self {
-            tables <- new_mutex!(Tables {
-                tables: KVec::new(),
-                suspended: KVec::new(),
-            }),
+            tables <- Owner::new(
+                queue,
+                Tables {
+                    tables: KVec::new(),
+                    suspended: KVec::new(),
+                },
+            ),
             suspended: Atomic::new(true),
         })
     }
 
-    /// Notes that a table has a thin device open.
+    /// Notes that a table has a thin device open. Sleeps.
     ///
     /// Fails with `EINVAL` while the pool is suspended: the device could not be stopped then.
     pub(crate) fn add(&self, device: DeviceId, table: TableHandle) -> Result {
-        let mut tables = self.tables.lock();
-        let tables = &mut *tables;
-
-        // Whoever resumes the pool waits for this lock, so with it held memory must not depend on
-        // I/O to a thin device that is stopped.
-        let _noio = NoIoScope::new();
-        if self.is_suspended() {
-            return Err(Errno::EINVAL);
-        }
-        let missing = tables
-            .tables
-            .len()
-            .saturating_add(1)
-            .saturating_sub(tables.suspended.len());
-
-        // INVARIANT: Room for one suspension more than before.
-        tables.suspended.reserve(missing, GFP_KERNEL)?;
-        Ok(tables.tables.push((device, table), GFP_KERNEL)?)
+        self.tables.call_and_wait(|tables| {
+            if self.is_suspended() {
+                return Err(Errno::EINVAL);
+            }
+            tables.add(device, table)
+        })
     }
 
-    /// The opposite of [`Drain::add`]: the table is about to go.
+    /// The opposite of [`Drain::add`]: the table is about to go. Sleeps.
     pub(crate) fn remove(&self, table: &TableHandle) {
-        let mut tables = self.tables.lock();
-        let found = tables
-            .tables
-            .iter()
-            .position(|(_, other)| other.is_same(table));
-
-        if let Some(index) = found {
-            // It is there.
-            let _ = tables.tables.remove(index);
-        }
+        self.tables.call_and_wait(|tables| tables.remove(table));
     }
 
     /// Whether the pool device is suspended, or has never been resumed.
@@ -137,44 +118,85 @@ impl Drain {
     }
 
     /// Stops all thin devices of the pool. Sleeps.
-    ///
-    /// The list stays locked meanwhile: a table cannot go before its device is stopped.
     pub(crate) fn stop(&self) {
-        let mut tables = self.tables.lock();
-        let tables = &mut *tables;
-        let _noio = NoIoScope::new();
-
-        self.suspended.store(true, Relaxed);
-        for (_, table) in tables.tables.iter() {
-            if let Some(suspended) = table.suspend_noflush() {
-                // There is room for it.
-                let _ = tables.suspended.push_within_capacity(suspended);
-            }
-        }
+        self.tables.call_and_wait(|tables| {
+            self.suspended.store(true, Relaxed);
+            tables.stop();
+        });
     }
 
     /// Lets the thin devices that [`Drain::stop`] stopped go on. Sleeps.
     pub(crate) fn resume(&self) {
-        let mut tables = self.tables.lock();
-
-        tables.suspended.clear();
-        self.suspended.store(false, Relaxed);
+        self.tables.call_and_wait(|tables| {
+            tables.suspended.clear();
+            self.suspended.store(false, Relaxed);
+        });
     }
 
-    /// Proof that all thin devices of the pool are stopped: `None` if they are not.
-    pub(crate) fn drained(&self) -> Option<Drained<'_>> {
-        let tables = self.tables.lock();
-
-        self.is_suspended().then_some(Drained(tables))
+    /// Does something while all thin devices of the pool are stopped. Sleeps.
+    ///
+    /// Fails with `EINVAL` if they are not.
+    pub(crate) fn while_stopped<R: Send>(
+        &self,
+        function: impl FnOnce(&Drained<'_>) -> Result<R> + Send,
+    ) -> Result<R> {
+        self.tables.call_and_wait(|_| {
+            if !self.is_suspended() {
+                return Err(Errno::EINVAL);
+            }
+            function(&Drained(PhantomData))
+        })
     }
 
-    /// Stops all who have a thin device open. Sleeps; fails with `ENOMEM`.
-    pub(crate) fn stop_thin(&self, device: DeviceId) -> Result<DrainedThin<'_>> {
-        let tables = self.tables.lock();
-        let _noio = NoIoScope::new();
-        let mut suspended = KVec::with_capacity(tables.tables.len(), GFP_KERNEL)?;
+    /// Does something while all who have a thin device open are stopped. Sleeps.
+    pub(crate) fn with_thin_stopped<R: Send>(
+        &self,
+        device: DeviceId,
+        function: impl FnOnce(&DrainedThin<'_>) -> Result<R> + Send,
+    ) -> Result<R> {
+        self.tables
+            .call_and_wait(|tables| function(&tables.stop_thin(device)?))
+    }
+}
 
-        for (id, table) in tables.tables.iter() {
+impl Tables {
+    fn add(&mut self, device: DeviceId, table: TableHandle) -> Result {
+        let missing = self
+            .tables
+            .len()
+            .saturating_add(1)
+            .saturating_sub(self.suspended.len());
+
+        // INVARIANT: Room for one suspension more than before.
+        self.suspended.reserve(missing, GFP_KERNEL)?;
+        Ok(self.tables.push((device, table), GFP_KERNEL)?)
+    }
+
+    fn remove(&mut self, table: &TableHandle) {
+        let found = self
+            .tables
+            .iter()
+            .position(|(_, other)| other.is_same(table));
+
+        if let Some(index) = found {
+            // It is there.
+            let _ = self.tables.remove(index);
+        }
+    }
+
+    fn stop(&mut self) {
+        for (_, table) in self.tables.iter() {
+            if let Some(suspended) = table.suspend_noflush() {
+                // There is room for it.
+                let _ = self.suspended.push_within_capacity(suspended);
+            }
+        }
+    }
+
+    fn stop_thin(&mut self, device: DeviceId) -> Result<DrainedThin<'_>> {
+        let mut suspended = KVec::with_capacity(self.tables.len(), GFP_KERNEL)?;
+
+        for (id, table) in self.tables.iter() {
             if *id == device {
                 if let Some(stopped) = table.suspend_noflush() {
                     // There is room for it.
@@ -184,8 +206,8 @@ impl Drain {
         }
         Ok(DrainedThin {
             device,
-            suspended,
-            tables,
+            _suspended: suspended,
+            _tables: PhantomData,
         })
     }
 }

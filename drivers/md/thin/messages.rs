@@ -27,10 +27,10 @@ impl Pool {
     /// told that its block is not shared. So the origin stops for a moment, whether or not whoever
     /// sent the message has suspended it.
     fn create_snap(&self, message: &Message, device: DeviceId, origin: DeviceId) -> Result {
-        let drained = self.drain.stop_thin(origin)?;
-
-        self.control
-            .call_and_wait(|control| control.create_snap(message, &drained, device))
+        self.drain.with_thin_stopped(origin, |stopped| {
+            self.control
+                .call_and_wait(|control| control.create_snap(message, stopped, device))
+        })
     }
 
     /// Others can do something between the parts.

@@ -252,12 +252,12 @@ impl Target for PoolTarget {
     }
 
     fn preresume(&self, _this: TargetRef<'_>) -> Result {
-        // Device-mapper resumes only what is suspended, or never was resumed.
-        let drained = self.pool.drain.drained().ok_or(Errno::EINVAL)?;
         let first_time = !self.was_resumed.load(Relaxed);
 
-        self.pool.control.call_and_wait(|control| {
-            control.resume(&drained, self.settings(), self.table.clone(), first_time)
+        self.pool.drain.while_stopped(|drained| {
+            self.pool.control.call_and_wait(|control| {
+                control.resume(drained, self.settings(), self.table.clone(), first_time)
+            })
         })?;
         self.was_resumed.store(true, Relaxed);
         Ok(())

@@ -138,6 +138,7 @@ impl Pool {
         let shared = Arc::new(Shared::new(&settings.features), GFP_KERNEL)?;
         let reader = metadata.reader();
         let queue = OrderedQueue::new(fmt!("dm-thin-{name}-metadata"))?;
+        let drain_queue = OrderedQueue::new(fmt!("dm-thin-{name}-drain"))?;
         let prison = Prison::new(cpus.saturating_mul(SHARDS_PER_CPU))?;
         let zones = Slice::try_from_fn(zones, |zone| {
             Ok(OrderedQueue::new(fmt!("dm-thin-{name}-{zone}"))?)
@@ -167,7 +168,7 @@ impl Pool {
                 reader,
                 discards,
                 zones,
-                drain <- Drain::new(),
+                drain <- Drain::new(drain_queue),
                 visible_blocks: Atomic::new(0),
                 tables: Atomic::new(0),
             }),
