@@ -204,7 +204,7 @@ impl Chunk {
                     }
                 }
                 Chunk::Eight(counts) => match counts.get_mut(from..to) {
-                    Some(counts) if counts.iter().any(|count| *count == u8::MAX) => self.widen(),
+                    Some(counts) if counts.contains(&u8::MAX) => self.widen(),
                     Some(counts) => {
                         counts
                             .iter_mut()
@@ -214,7 +214,7 @@ impl Chunk {
                     None => return,
                 },
                 Chunk::Sixteen(counts) => match counts.get_mut(from..to) {
-                    Some(counts) if counts.iter().any(|count| *count == u16::MAX) => self.widen(),
+                    Some(counts) if counts.contains(&u16::MAX) => self.widen(),
                     Some(counts) => {
                         counts
                             .iter_mut()

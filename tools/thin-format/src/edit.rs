@@ -123,7 +123,7 @@ impl<'a> Transaction<'a> {
         &mut self,
         value_size: u32,
         count: u64,
-        fill: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result) -> Result,
+        fill: impl FnOnce(&mut Add<'_>) -> Result,
         used: &Counts,
     ) -> Result<u64> {
         let mut level = Level::new(NodeHeader::LEAF, value_size, count);
@@ -142,6 +142,9 @@ impl<'a> Transaction<'a> {
             .ok_or(Error::NoSpace { needed: 1, free: 0 })
     }
 }
+
+/// Takes the next entry of a tree that is being written: its key, and its value as bytes.
+pub type Add<'a> = dyn FnMut(u64, &[u8]) -> Result + 'a;
 
 /// How many nodes a tree of `count` entries has when it is written by [`Transaction::write_tree`].
 pub fn tree_nodes(value_size: u32, count: u64) -> u64 {
@@ -341,7 +344,7 @@ pub fn set_right(store: &dyn Store, superblock: &Superblock, truth: Truth) -> Re
         };
         index.push(entry);
     }
-    let fill = |add: &mut dyn FnMut(u64, &[u8]) -> Result| {
+    let fill = |add: &mut Add<'_>| {
         (0u64..)
             .zip(&index)
             .try_for_each(|(place, entry)| add(place, &entry.to_bytes()))
@@ -492,7 +495,7 @@ fn count_many(counts: &Counts) -> u64 {
 }
 
 /// Hands the counts that are too large for a bitmap to a writer of a tree.
-fn many(counts: &Counts) -> impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result) -> Result + '_ {
+fn many(counts: &Counts) -> impl FnOnce(&mut Add<'_>) -> Result + '_ {
     |add| {
         let mut result = Ok(());
         counts.for_each(MANY_REFERENCES.into(), &mut |block, count| {
