@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use thin_format::block::BlockBytes;
 use thin_format::btree::Node;
 use thin_format::io;
@@ -188,6 +189,62 @@ impl Forest {
         sums
     }
 
+    /// For each node, which devices have it: see [`Groups`].
+    pub fn groups(&self) -> Groups {
+        let mut groups = Groups {
+            of_node: vec![Groups::UNKNOWN; self.nodes.len()],
+            members: (0..self.roots.len() as u32)
+                .map(|device| vec![device].into())
+                .collect(),
+        };
+        let mut known: HashMap<Arc<[u32]>, u32> = HashMap::new();
+        let mut remembered = 0usize;
+        let mut of_root: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (device, &root) in (0..).zip(&self.roots) {
+            of_root.entry(root).or_default().push(device);
+        }
+        let parents = self.parents();
+        for at in 0..self.nodes.len() {
+            let node = NodeId(at as u32);
+            let owner = self.owner(node);
+            if owner != SHARED {
+                groups.of_node[at] = owner;
+                continue;
+            }
+            let roots = of_root.get(&node.0).map_or(&[][..], Vec::as_slice);
+            let mut above: Vec<u32> = parents
+                .of(node)
+                .map(|parent| groups.of_node[parent.index()])
+                .collect();
+            above.sort_unstable();
+            above.dedup();
+            if let (&[one], true) = (&above[..], roots.is_empty()) {
+                groups.of_node[at] = one;
+                continue;
+            }
+            if above.contains(&Groups::UNKNOWN) {
+                continue;
+            }
+            let mut members: Vec<u32> = roots.to_vec();
+            for group in above {
+                members.extend_from_slice(groups.members(group));
+            }
+            members.sort_unstable();
+            members.dedup();
+            if let Some(&group) = known.get(&members[..]) {
+                groups.of_node[at] = group;
+            } else if remembered + members.len() <= Groups::MOST_MEMBERS {
+                remembered += members.len();
+                let group = groups.members.len() as u32;
+                let members: Arc<[u32]> = members.into();
+                groups.members.push(Arc::clone(&members));
+                known.insert(members, group);
+                groups.of_node[at] = group;
+            }
+        }
+        groups
+    }
+
     /// A leaf's place among the leaves.
     pub fn leaf_index(&self, leaf: NodeId) -> usize {
         leaf.index().saturating_sub(self.leaves.start)
@@ -212,6 +269,36 @@ impl Forest {
             }
         }
         Parents { first, parents }
+    }
+}
+
+/// Sets of devices that have nodes in common. Those of a single device come first, by its number.
+///
+/// Memory: 4 bytes for each node, and at most [`Groups::MOST_MEMBERS`] members of 4 bytes in all.
+pub struct Groups {
+    of_node: Vec<u32>,
+    members: Vec<Arc<[u32]>>,
+}
+
+impl Groups {
+    /// The group of nodes whose devices are too many to remember.
+    pub const UNKNOWN: u32 = crate::owners::MOST_CLAIMANTS;
+    /// How many members all groups of more than one device can have together.
+    pub const MOST_MEMBERS: usize = 1 << 24;
+
+    /// The group that has a node.
+    pub fn of(&self, node: NodeId) -> u32 {
+        self.of_node
+            .get(node.index())
+            .copied()
+            .unwrap_or(Self::UNKNOWN)
+    }
+
+    /// The devices of a group, in order.
+    pub fn members(&self, group: u32) -> &[u32] {
+        self.members
+            .get(group as usize)
+            .map_or(&[], |members| members)
     }
 }
 

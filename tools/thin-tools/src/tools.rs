@@ -7,6 +7,7 @@ use crate::cli::tool;
 use crate::cli::Tool;
 use crate::delta;
 use crate::dump;
+use crate::explain;
 use crate::ls;
 use crate::pack;
 use crate::restore;
@@ -24,6 +25,7 @@ pub const TOOLS: &[Tool] = &[
     tool(&rmap::COMMAND, rmap::run),
     tool(&trim::COMMAND, trim::run),
     tool(&size::COMMAND, size::run),
+    tool(&explain::COMMAND, explain::run),
     tool(&pack::PACK, pack::run_pack),
     tool(&pack::UNPACK, pack::run_unpack),
 ];

@@ -7,11 +7,10 @@
 //! refer to it, and whoever refers to it next takes it away from that device.
 
 use crate::forest::Forest;
-use crate::forest::SHARED;
+use crate::owners::Claim;
+use crate::owners::Owners;
+use crate::owners::PER_PASS;
 use crate::report::Counter;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
-use std::sync::OnceLock;
 use thin_format::io::Store;
 use thin_format::records::PackedMapping;
 use thin_format::Error;
@@ -49,67 +48,20 @@ impl Below {
     }
 }
 
-/// How many data blocks are looked at in one pass over the leaves: bounds the memory to 1 GiB. For
-/// most pools one pass is enough.
-const PER_PASS: u64 = 1 << 28;
-/// How many data blocks get memory together, once one of them is referred to.
-const PER_REGION: u64 = 1 << 16;
-
-/// No leaf refers to the block yet.
-const NOBODY: u32 = 0;
-/// More than one leaf, or a leaf that devices share, refers to the block.
-const MANY: u32 = u32::MAX;
-
-/// The first owner of each data block in a window.
-struct Owners {
-    begin: u64,
-    regions: Vec<OnceLock<Box<[AtomicU32]>>>,
-}
-
-impl Owners {
-    fn new(begin: u64, end: u64) -> Self {
-        let regions = end.saturating_sub(begin).div_ceil(PER_REGION);
-        Self {
-            begin,
-            regions: (0..regions).map(|_| OnceLock::new()).collect(),
-        }
-    }
-
-    fn place(&self, data: u64) -> Option<&AtomicU32> {
-        let at = data.checked_sub(self.begin)?;
-        let region = self.regions.get(usize::try_from(at / PER_REGION).ok()?)?;
-        let owners =
-            region.get_or_init(|| (0..PER_REGION).map(|_| AtomicU32::new(NOBODY)).collect());
-        owners.get((at % PER_REGION) as usize)
-    }
-
-    /// Notes that a leaf of `owner` refers to `data`; keeps `exclusive` right.
-    fn refer(&self, data: u64, owner: u32, exclusive: &mut [i64]) {
-        let Some(place) = self.place(data) else {
-            return;
-        };
-        let mark = if owner == SHARED { MANY } else { owner + 1 };
-        let first = place.load(Ordering::Relaxed);
-        if first == MANY {
-            return;
-        }
-        let before =
-            match place.compare_exchange(NOBODY, mark, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => {
-                    if let Some(count) = exclusive.get_mut(owner as usize) {
-                        *count += 1;
-                    }
-                    return;
-                }
-                Err(_) => place.swap(MANY, Ordering::Relaxed),
-            };
-        if before != MANY {
-            if let Some(count) = exclusive.get_mut((before - 1) as usize) {
-                *count -= 1;
-            }
-        }
+/// Notes that a leaf of `owner` refers to `data`; keeps `exclusive` right.
+fn refer(owners: &Owners, data: u64, owner: u32, exclusive: &mut [i64]) {
+    let (device, change) = match owners.claim(data, owner.min(SHARED_LEAF)) {
+        Claim::First => (owner, 1),
+        Claim::Second(first) => (first, -1),
+        Claim::Later(_) | Claim::Outside => return,
+    };
+    if let Some(count) = exclusive.get_mut(device as usize) {
+        *count += change;
     }
 }
+
+/// Claims a data block for a leaf that several devices have; no device has this number.
+const SHARED_LEAF: u32 = crate::owners::MOST_CLAIMANTS;
 
 /// What each of the devices with these roots uses of a data device of `data_blocks` blocks.
 ///
@@ -157,7 +109,7 @@ pub fn measure(
                 if data >= data_blocks {
                     out_of_range += 1;
                 } else {
-                    owners.refer(data, owner, exclusive);
+                    refer(&owners, data, owner, exclusive);
                 }
             }
             if pass == 0 {
