@@ -134,7 +134,7 @@ pub fn check(
         metadata_blocks: metadata_root.blocks,
         ..Figures::default()
     };
-    check_superblock(store, superblock, &mut findings);
+    check_superblock(superblock, &mut findings);
     let held = match held {
         Some(Ok(held)) => Some(held),
         Some(Err(error)) => {
@@ -151,6 +151,7 @@ pub fn check(
         };
     }
 
+    check_sizes(store, superblock, &mut findings);
     watch.total(metadata_root.allocated.min(store.blocks()));
     let mut forest = Forest::new(store, options.threads.max(1));
     // Block 0 has one reference: that it is there.
@@ -296,7 +297,7 @@ pub fn check(
 }
 
 /// What the superblock says that cannot be.
-fn check_superblock(store: &dyn Store, superblock: &Superblock, findings: &mut Findings) {
+fn check_superblock(superblock: &Superblock, findings: &mut Findings) {
     let size = superblock.data_block_size;
     if BlockSize::new(size.into()).is_none() {
         let text = format!("superblock: data blocks of {size} sectors cannot be");
@@ -309,6 +310,10 @@ fn check_superblock(store: &dyn Store, superblock: &Superblock, findings: &mut F
         );
         findings.add(Code::ReadOnlyFeatures, 1, None, text);
     }
+}
+
+/// What the superblock says about sizes that cannot be.
+fn check_sizes(store: &dyn Store, superblock: &Superblock, findings: &mut Findings) {
     let metadata = metadata_space_map(superblock).blocks;
     if metadata > MAX_METADATA_BLOCKS {
         let text = format!("metadata space map: {metadata} blocks are more than the {MAX_METADATA_BLOCKS} possible");

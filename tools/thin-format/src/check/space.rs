@@ -49,6 +49,8 @@ struct Tally {
     contradictions: u64,
     beyond_end: u64,
     hints: u64,
+    /// Wrong by just one block.
+    hints_by_one: u64,
     unreadable: u64,
     errors: Vec<Error>,
 }
@@ -92,6 +94,7 @@ impl Tally {
         add(&mut self.contradictions, other.contradictions);
         add(&mut self.beyond_end, other.beyond_end);
         add(&mut self.hints, other.hints);
+        add(&mut self.hints_by_one, other.hints_by_one);
         add(&mut self.unreadable, other.unreadable);
         self.low_examples.extend(other.low_examples);
         self.high_examples.extend(other.high_examples);
@@ -343,13 +346,12 @@ impl SpaceMap {
         };
         let free = u64::from(entry.free);
         // The kernel counts the entries beyond the end as free, the tools do not.
-        let right = |total: u64| {
-            let free_now = total.saturating_sub(used);
-            free == free_now
-                || (self.which == Which::Metadata && free.saturating_add(1) == free_now)
-        };
+        let wrong = |total: u64| free.abs_diff(total.saturating_sub(used));
+        let wrong = wrong(PER_BITMAP).min(wrong(length));
         let hidden = first_free.is_some_and(|first| u64::from(entry.none_free_before) > first);
-        if !(right(PER_BITMAP) || right(length)) || hidden {
+        if wrong == 1 && !hidden {
+            tally.hints_by_one = tally.hints_by_one.saturating_add(1);
+        } else if wrong != 0 || hidden {
             tally.hints = tally.hints.saturating_add(1);
         }
     }
@@ -360,6 +362,15 @@ impl SpaceMap {
             Which::Metadata => ("metadata space map", "metadata blocks"),
         };
         let tally = self.tally;
+        let says = self.root.allocated;
+        // Some versions of thin_restore counted one block of the metadata twice, which nobody ever minded.
+        let counted_twice = self.which == Which::Metadata
+            && says == tally.allocated.saturating_add(1)
+            && (tally.hints, tally.hints_by_one) == (0, 1);
+        let hints = match counted_twice {
+            true => 0,
+            false => tally.hints.saturating_add(tally.hints_by_one),
+        };
         let mut add = |code, count: u64, text: String| {
             if count > 0 {
                 findings.add(code, count, None, format!("{name}: {text}"));
@@ -414,18 +425,16 @@ impl SpaceMap {
         );
         add(
             Code::FreeHints,
-            tally.hints,
-            format!("{} bitmaps have wrong numbers of free blocks", tally.hints),
+            hints,
+            format!("{hints} bitmaps have wrong numbers of free blocks"),
         );
         add(
             Code::BeyondEnd,
             tally.beyond_end,
             format!("{} counts are for blocks beyond the end", tally.beyond_end),
         );
-        // Without all bitmaps the sum says nothing, and some tools count one block of metadata twice.
-        let says = self.root.allocated;
-        let lenient = self.which == Which::Metadata && says == tally.allocated.saturating_add(1);
-        if tally.unreadable == 0 && says != tally.allocated && !lenient {
+        // Without all bitmaps the sum says nothing.
+        if tally.unreadable == 0 && says != tally.allocated && !counted_twice {
             add(
                 Code::AllocatedTotal,
                 1,
