@@ -110,7 +110,7 @@ test_needs_check()
 	write_text /dev/mapper/thin 0 1024 "there" conv=fsync,notrunc
 	dmsetup remove thin pool
 	# The flag, and the checksum that fits.
-	python3 - $metadata_disk <<-'END'
+	python3 - $pool_metadata <<-'END'
 		import struct, sys
 		def crc32c(data, crc=0xFFFFFFFF):
 		    for byte in data:
@@ -131,8 +131,8 @@ test_needs_check()
 	has_text /dev/mapper/thin 0 1024 "there"
 	refused write_text /dev/mapper/thin 8192 64 "new"
 	dmsetup remove thin pool
-	refused thin_check $metadata_disk
-	quietly thin_check --clear-needs-check-flag $metadata_disk
+	refused thin_check $pool_metadata
+	quietly thin_check --clear-needs-check-flag $pool_metadata
 	create_pool
 	expect_like "status" "$(pool_status)" ' rw .* - 1024 $'
 	dmsetup remove pool metadata

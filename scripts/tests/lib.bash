@@ -317,8 +317,13 @@ text()
 # write_text DEVICE PLACE LENGTH TEXT [DD-ARGUMENT...]
 write_text()
 {
+	local size=1
+	# dd leaves direct I/O for a last block that is shorter than the others.
+	while ((size < 1024 && $3 % (size * 2) == 0)); do
+		size=$((size * 2))
+	done
 	text 0 "$3" "$4" |
-		dd of="$1" bs=1M iflag=fullblock oflag=direct,seek_bytes seek=$(($2 * 1024)) conv=notrunc status=none "${@:5}"
+		dd of="$1" bs=${size}k iflag=fullblock oflag=direct,seek_bytes seek=$(($2 * 1024)) conv=notrunc status=none "${@:5}"
 }
 
 # read_range DEVICE PLACE LENGTH
@@ -423,11 +428,11 @@ failing()
 	eval "failing_$1='0 $3 linear $2 0'"
 }
 
-# fails_with NAME TABLE
+# fails_with NAME TABLE: which may have several lines.
 fails_with()
 {
 	dmsetup suspend --noflush --nolockfs "$1"
-	dmsetup reload "$1" --table "$2"
+	dmsetup reload "$1" <<<"$2"
 	dmsetup resume "$1"
 }
 
