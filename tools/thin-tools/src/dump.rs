@@ -27,6 +27,7 @@ use crate::cli::Operand;
 use crate::cli::Opt;
 use crate::device;
 use crate::overrides::Overrides;
+use crate::repair;
 use crate::report;
 use crate::report::Progress;
 use crate::report::Sink;
@@ -102,7 +103,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             arguments.invalid("format", name.as_ref(), "must be xml or human_readable")
         })?,
     };
-    let wanted: Vec<u64> = arguments.numbers("dev-id")?;
+    let only = Selection {
+        devices: arguments.numbers("dev-id")?,
+        skips_mappings: arguments.given("skip-mappings"),
+    };
     let overrides = Overrides::from_arguments(arguments)?;
     let snapshot = arguments.number::<u64>("metadata-snap")?;
     let of_snapshot = arguments.given("metadata-snap");
@@ -124,6 +128,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let mut writer = Writer { out, format };
 
+    if arguments.given("repair") {
+        return repair::dump(
+            &store,
+            input,
+            &overrides,
+            &only,
+            arguments.given("quiet"),
+            &mut writer,
+        );
+    }
+
     let main = superblock::read(&store, 0, Demand::Everything)
         .map_err(|error| bad_superblock(input, &error))?;
     let mut superblock = main.clone();
@@ -142,17 +157,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         head = overrides.raise(head);
     }
     writer.write(&Event::Superblock(Box::new(head)))?;
-    writer.out.flush()?;
+    writer.flush()?;
 
-    if arguments.given("skip-mappings") {
-        skip_mappings(&store, &superblock, &wanted, &mut writer)?;
+    if only.skips_mappings {
+        skip_mappings(&store, &superblock, &only, &mut writer)?;
     } else {
         let progress = Progress::start("Dumping", Sink::choose(arguments.given("quiet")));
-        dump(&store, &superblock, &wanted, &progress, &mut writer)?;
+        dump(&store, &superblock, &only, &progress, &mut writer)?;
     }
     writer.write(&Event::SuperblockEnd)?;
-    writer.out.flush()?;
-    Ok(())
+    writer.flush()
 }
 
 /// What to say if there is no superblock.
@@ -195,6 +209,15 @@ impl Writer {
         let mut text = Vec::new();
         write::append(&mut text, self.format, event);
         Ok(self.out.write_all(&text)?)
+    }
+
+    /// Passes on what was written.
+    ///
+    /// # Errors
+    ///
+    /// If writing fails.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
     }
 
     /// Writes everything about `trees`.
@@ -252,20 +275,31 @@ impl Output for Human {
     }
 }
 
-fn is_wanted(wanted: &[u64], device: u64) -> bool {
-    wanted.is_empty() || wanted.contains(&device)
+/// Which parts of the metadata to write.
+pub struct Selection {
+    /// The devices; all if there are none.
+    pub devices: Vec<u64>,
+    /// Leaves the mappings out.
+    pub skips_mappings: bool,
+}
+
+impl Selection {
+    /// Whether the device is one of them.
+    pub fn wants(&self, device: u64) -> bool {
+        self.devices.is_empty() || self.devices.contains(&device)
+    }
 }
 
 fn skip_mappings(
     store: &dyn Store,
     superblock: &records::Superblock,
-    wanted: &[u64],
+    only: &Selection,
     writer: &mut Writer,
 ) -> Result<(), Failure> {
     let mut outcome = Ok(());
     let root = superblock.details_root.0;
     btree::entries::<DeviceDetails>(store, root, 0, None, &mut |device, details| {
-        if !is_wanted(wanted, device) {
+        if !only.wants(device) {
             return ControlFlow::Continue(());
         }
         let begin = Event::Device(Box::new(emit::device(&Tree {
@@ -288,14 +322,14 @@ fn skip_mappings(
 fn dump(
     store: &dyn Store,
     superblock: &records::Superblock,
-    wanted: &[u64],
+    only: &Selection,
     progress: &Progress,
     writer: &mut Writer,
 ) -> Result<(), Failure> {
     let devices = thin::devices(store, superblock.mapping_root.0, superblock.details_root.0)
         .map_err(|error| Failure::new(format!("device trees: {error}{REPAIR_HINT}")))?;
     let mut complete = Vec::new();
-    for device in devices.iter().filter(|device| is_wanted(wanted, device.id)) {
+    for device in devices.iter().filter(|device| only.wants(device.id)) {
         match (device.root, device.details) {
             (Some(root), Some(details)) => complete.push((device.id, root, details)),
             (Some(_), None) => return Err(inconsistent(device.id, "mappings but no details")),

@@ -22,6 +22,7 @@ pub mod ordered;
 pub mod overrides;
 pub mod owners;
 pub mod pack;
+pub mod repair;
 pub mod report;
 pub mod restore;
 pub mod rmap;

@@ -108,11 +108,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// A failure, as the builder passes it through.
-struct Failed(Failure);
+pub struct Failed(pub Failure);
 
 impl From<build::Error> for Failed {
     fn from(error: build::Error) -> Failed {
         Failed(Failure::new(error.to_string()))
+    }
+}
+
+impl From<Stop> for Failed {
+    fn from(stop: Stop) -> Failed {
+        match stop {
+            Stop::Fault(what) => Failed(Failure::new(what)),
+            Stop::Failure(failure) => Failed(failure),
+        }
     }
 }
 
@@ -137,7 +146,7 @@ pub fn pool(superblock: &xml::Superblock) -> Pool {
 }
 
 /// Turns events into calls of the builder.
-struct Restorer<'a, 'b> {
+pub struct Restorer<'a, 'b> {
     builder: &'a mut Builder<'b>,
     place: Place,
     shared: HashMap<Box<str>, (SharedMappings, u64)>,
@@ -172,7 +181,20 @@ impl<'a, 'b> Restorer<'a, 'b> {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Stop> {
+    /// A restorer that has been told of the superblock already.
+    pub fn inside(builder: &'a mut Builder<'b>) -> Restorer<'a, 'b> {
+        Restorer {
+            place: Place::Superblock,
+            ..Restorer::new(builder)
+        }
+    }
+
+    /// Takes the next event.
+    ///
+    /// # Errors
+    ///
+    /// If it makes no sense here, or writing fails.
+    pub fn take(&mut self, event: Event) -> Result<(), Stop> {
         match (&mut self.place, event) {
             (
                 Place::Def {

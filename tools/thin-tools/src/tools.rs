@@ -10,6 +10,7 @@ use crate::dump;
 use crate::explain;
 use crate::ls;
 use crate::pack;
+use crate::repair;
 use crate::restore;
 use crate::rmap;
 use crate::size;
@@ -19,6 +20,7 @@ use crate::trim;
 pub const TOOLS: &[Tool] = &[
     tool(&check::COMMAND, check::run),
     tool(&dump::COMMAND, dump::run),
+    tool(&repair::COMMAND, repair::run),
     tool(&restore::COMMAND, restore::run),
     tool(&ls::COMMAND, ls::run),
     tool(&delta::COMMAND, delta::run),

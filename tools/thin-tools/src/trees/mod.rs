@@ -68,6 +68,14 @@ pub struct Forest {
 }
 
 impl Forest {
+    /// A forest of these nodes. All numbers of nodes are below `end`.
+    pub fn from_parts(internals: HashMap<BlockNumber, Internal>, end: usize) -> Forest {
+        Forest {
+            internals,
+            nr_blocks: end,
+        }
+    }
+
     /// The internal node at `block`; `None` if that is a leaf.
     pub fn internal(&self, block: BlockNumber) -> Option<&Internal> {
         self.internals.get(&block)
