@@ -85,6 +85,8 @@ impl NodeKind {
     /// # Safety
     ///
     /// `manager` must point to a transaction manager that uses `blocks`, and be borrowed.
+    // Not inlined, as the cursor is large.
+    #[inline(never)]
     pub(super) unsafe fn find<R: Record>(
         manager: *mut bindings::dm_transaction_manager,
         blocks: &BlockManager,

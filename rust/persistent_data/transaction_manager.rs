@@ -129,6 +129,8 @@ impl TransactionManager {
     /// Goes on where the last commit left off, that had these roots.
     ///
     /// `superblock` is how the superblock is checked, and `tree` the root of any tree.
+    // Not inlined, to keep the stack of whoever opens metadata short.
+    #[inline(never)]
     pub(crate) fn open<R: Record>(
         blocks: BlockManager,
         superblock: &'static Validator<R>,

@@ -4,6 +4,7 @@
 
 use super::{
     store::{
+        read_superblock,
         DetailsTree,
         MappingTree,
         Store,
@@ -96,11 +97,7 @@ impl Metadata {
     pub(crate) fn release_metadata_snap(&mut self) -> Result {
         let held = self.held_root().ok_or(Errno::EINVAL)?;
         let store = self.store_mut()?;
-        let snapshot = store
-            .manager
-            .blocks()
-            .read(held.0, &SUPERBLOCK)
-            .map(|block| Superblock::read(&block))?;
+        let snapshot = read_superblock(store.manager.blocks(), held)?;
 
         let dropped = store.drop_kept(held, &snapshot);
         store.note(dropped)?;

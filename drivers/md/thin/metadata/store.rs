@@ -171,7 +171,7 @@ pub(super) struct Store {
     pub(super) manager: TransactionManager,
     pub(super) details: DetailsTree,
     /// As the next commit will write it, but for the roots of trees and space maps.
-    pub(super) superblock: Superblock,
+    pub(super) superblock: KBox<Superblock>,
     /// Metadata blocks that are kept for commits.
     pub(super) reserve: u64,
     /// Whether anything was changed since the last commit.
@@ -211,9 +211,7 @@ impl Store {
         blocks: BlockManager,
         block_size: BlockSize,
     ) -> core::result::Result<(Self, Mappings), OpenError> {
-        let superblock = blocks
-            .read(Superblock::LOCATION.0, &SUPERBLOCK)
-            .map(|block| Superblock::read(&block))
+        let superblock = read_superblock(&blocks, Superblock::LOCATION)
             .map_err(|errno| OpenError::part("superblock", errno))?;
         check_superblock(&superblock, block_size)?;
         let roots = checked_roots(&superblock)?;
@@ -231,7 +229,7 @@ impl Store {
         manager: TransactionManager,
         mappings: MappingTree,
         details: DetailsTree,
-        superblock: Superblock,
+        superblock: KBox<Superblock>,
     ) -> Result<(Self, Mappings)> {
         let mappings = Mappings {
             clone: Some(NonBlocking::new(&manager)?),
@@ -284,7 +282,19 @@ impl Store {
     }
 }
 
+/// Reads the superblock, or a copy of it.
+// Not inlined, as it is large; so are the functions below that have one on the stack.
+#[inline(never)]
+pub(super) fn read_superblock(
+    blocks: &BlockManager,
+    location: MetadataBlock,
+) -> Result<KBox<Superblock>> {
+    let block = blocks.read(location.0, &SUPERBLOCK)?;
+    Ok(KBox::new(Superblock::read(&block), GFP_KERNEL)?)
+}
+
 /// Makes metadata without devices or data blocks.
+#[inline(never)]
 fn make(blocks: &mut BlockManager, device: &OpenBlockDevice, block_size: BlockSize) -> Result {
     format::<_, { DeviceDetails::BYTES }>(blocks, &SUPERBLOCK, |roots, block| {
         let superblock = Superblock {
