@@ -3,6 +3,7 @@
 //! `thin_restore`: metadata from XML.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::io::Seek;
@@ -150,6 +151,7 @@ pub struct Restorer<'a, 'b> {
     builder: &'a mut Builder<'b>,
     place: Place,
     shared: HashMap<Box<str>, (SharedMappings, u64)>,
+    devices: HashSet<u64>,
     /// Devices whose number of mappings was another than the text said: id, said, counted.
     corrected: Vec<(u64, u64, u64)>,
 }
@@ -177,6 +179,7 @@ impl<'a, 'b> Restorer<'a, 'b> {
             builder,
             place: Place::Before,
             shared: HashMap::new(),
+            devices: HashSet::new(),
             corrected: Vec::new(),
         }
     }
@@ -236,6 +239,9 @@ impl<'a, 'b> Restorer<'a, 'b> {
             (Place::Superblock, Event::Device(device)) => {
                 if device.dev_id > DeviceId::MAX.key() {
                     return Err(fault(format!("device id {} is too large", device.dev_id)));
+                }
+                if !self.devices.insert(device.dev_id) {
+                    return Err(fault(format!("device {} is there twice", device.dev_id)));
                 }
                 self.place = Place::Device {
                     device: *device,
