@@ -253,10 +253,11 @@ used_metadata()
 	printf '%s\n' "${field%/*}"
 }
 
-# pool_mode: rw, ro, out_of_data_space or Fail.
+# pool_mode: rw, ro, out_of_data_space or Fail. To ask makes the pool commit, and so leave a mode that has no
+# reason any more.
 pool_mode()
 {
-	case " $(dmsetup status --noflush pool) " in
+	case " $(dmsetup status pool) " in
 	*" Fail "*) echo Fail ;;
 	*" out_of_data_space "*) echo out_of_data_space ;;
 	*" ro "*) echo ro ;;

@@ -69,6 +69,11 @@ test_pool_holds_io()
 	check_metadata
 }
 
+gone()
+{
+	! dmsetup info "$1" >/dev/null 2>&1
+}
+
 # What is in use cannot be removed; a device that goes when its last user has gone, goes; and all of it can
 # be done again.
 test_remove()
@@ -86,8 +91,8 @@ test_remove()
 		dmsetup remove --deferred thin
 		write_text /dev/fd/7 0 64 "round $n"
 		exec 7>&-
-		refused dmsetup info thin
-		dmsetup remove pool
+		eventually 10 gone thin
+		eventually 10 dmsetup remove pool
 		check_metadata
 	done
 	unload_driver
