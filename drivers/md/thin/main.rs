@@ -56,6 +56,7 @@ mod workqueue;
 #[deny(unsafe_code)]
 mod control;
 #[deny(unsafe_code)]
+#[allow(unreachable_pub, reason = "the tools have some of its files in crates")]
 mod core;
 #[deny(unsafe_code)]
 mod drain;
