@@ -182,6 +182,8 @@ impl PoolTarget {
 }
 
 /// Makes the pool of a table.
+// Not inlined: it moves large things, which want a part of the stack for a short time only.
+#[inline(never)]
 fn new_pool(
     mapped_device: &MappedDevice,
     features: PoolFeatures,

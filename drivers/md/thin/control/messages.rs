@@ -65,8 +65,10 @@ impl Control {
 
     /// Deletes a part of a thin device. Returns whether that was the last one.
     pub(crate) fn delete_part(&mut self, message: &Message, device: DeviceId) -> Result<bool> {
-        // In a mode without messages it fails, and nothing is being deleted any more.
-        let gone = self.metadata.delete_part(device);
+        let gone = self
+            .may_execute(message)
+            .and_then(|()| self.metadata.delete_part(device))
+            .inspect_err(|_| self.metadata.give_up_delete(device));
         match gone {
             Ok(false) => {
                 // What is gone can be used by others, whose failures do not bring it back.

@@ -6,9 +6,14 @@
 //! where `tools/thin-sim` runs them through schedules and failures that are hard to come by in a
 //! kernel.
 
+#[allow(
+    unreachable_pub,
+    reason = "the userspace tools share it, for whom it is public"
+)]
 pub mod errno;
 #[allow(
     dead_code,
+    unreachable_pub,
     reason = "the userspace tools share it, who need more than the driver does"
 )]
 pub mod format;
@@ -23,6 +28,7 @@ pub(crate) mod status;
 pub(crate) mod table;
 #[allow(
     dead_code,
+    unreachable_pub,
     reason = "the userspace tools share it, who need more than the driver does"
 )]
 pub mod units;
