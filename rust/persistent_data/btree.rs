@@ -185,6 +185,16 @@ impl<V: DataReference> NestedTree<V> {
         Ok(next.map(|(key, value)| (key, V::from_bytes(value))))
     }
 
+    /// Reads and checks all nodes that [`NestedTree::insert`] looks at.
+    ///
+    /// Fails with `ENODATA` if there is no tree `outer`.
+    pub(crate) fn check(&self, manager: &TransactionManager, outer: u64, key: u64) -> Result {
+        let nodes = manager.nodes();
+        let inner = self.inner_root(manager, outer)?;
+        nodes.check(self.root, outer, REFERENCE_SIZE)?;
+        nodes.check(inner, key, REFERENCE_SIZE)
+    }
+
     /// The largest key in the tree `outer`, if that has any.
     ///
     /// Fails with `ENODATA` if there is no such tree.
@@ -269,9 +279,7 @@ impl<V: DataReference> NestedTree<V> {
         key: u64,
         value: V,
     ) -> Result<bool> {
-        let inner = self.inner_root(manager, outer)?;
-        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
-        manager.nodes().check(inner, key, REFERENCE_SIZE)?;
+        self.check(manager, outer, key)?;
         let mut keys = [outer, key];
         let mut value = value.to_bytes();
         let mut root = 0;

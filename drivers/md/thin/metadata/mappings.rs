@@ -102,7 +102,11 @@ impl Metadata {
     ) -> Result {
         self.entry(device)?.details()?;
         // What has to be read is read now, when nobody waits for it.
-        self.lookup(device, block)?;
+        let mappings = self.reader.mappings.read();
+        mappings
+            .tree
+            .check(&self.store()?.manager, device.id().key(), block.0)?;
+        drop(mappings);
 
         let store = self.store_mut()?;
         let time = store.superblock.time;
