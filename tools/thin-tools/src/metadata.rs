@@ -10,7 +10,9 @@ use std::path::Path;
 use thin_format::btree::Node;
 use thin_format::io::Access;
 use thin_format::io::Device;
+use thin_format::io::Store;
 use thin_format::records::PackedMapping;
+use thin_format::space_map::PER_BITMAP;
 use thin_format::thin::OpenError;
 use thin_format::thin::Pool;
 use thin_format::thin::Run;
@@ -80,6 +82,11 @@ pub fn runs_of(leaf: &Node<'_>, mut visit: impl FnMut(Run)) {
     if let Some(done) = runs.finish() {
         visit(done);
     }
+}
+
+/// The most data blocks that there can be, whatever the superblock says: each needs a place in a bitmap.
+pub fn most_data_blocks(store: &dyn Store) -> u64 {
+    store.blocks().saturating_mul(PER_BITMAP)
 }
 
 /// How many threads read.

@@ -151,6 +151,7 @@ pub fn survey(
     let threads = metadata::threads();
     let forest = Forest::read(store, roots, threads);
     let groups = forest.groups();
+    let data_blocks = data_blocks.min(metadata::most_data_blocks(store));
     let passes = data_blocks.div_ceil(PER_PASS).max(1);
     counter.set_total(passes.saturating_mul(forest.leaves() as u64));
 

@@ -74,6 +74,7 @@ pub fn measure(
 ) -> (Vec<Usage>, Vec<(u64, Error)>) {
     let threads = crate::metadata::threads();
     let forest = Forest::read(store, roots, threads);
+    let data_blocks = data_blocks.min(crate::metadata::most_data_blocks(store));
     let passes = data_blocks.div_ceil(PER_PASS).max(1);
     counter.set_total(passes.saturating_mul(forest.leaves() as u64));
 

@@ -376,6 +376,22 @@ mod tests {
     }
 
     #[test]
+    fn any_instructions_lead_somewhere() {
+        let mut state = 88172645463325252u64;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..state % 300 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                bytes.push(state as u8);
+            }
+            state = state.wrapping_add(1);
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for bytes in [
             &b""[..],

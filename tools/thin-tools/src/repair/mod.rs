@@ -317,7 +317,11 @@ fn new_superblock(
     if let Some(old) = old.or(copy) {
         superblock.data_block_size = old.data_block_size;
         superblock.time = if is_own { old.time } else { 0 };
-        superblock.flags = if is_own { old.flags & records::Superblock::NEEDS_CHECK } else { 0 };
+        superblock.flags = if is_own {
+            old.flags & records::Superblock::NEEDS_CHECK
+        } else {
+            0
+        };
         superblock.transaction = if is_own { old.transaction_id } else { 0 };
     }
     if let Some(old) = old {
