@@ -11,6 +11,7 @@
 #include "dm.c"
 #include "layout.c"
 #include "memory.c"
+#include "panic.c"
 #include "params.c"
 #include "spinlock.c"
 #include "workqueue.c"
