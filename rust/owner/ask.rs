@@ -105,7 +105,7 @@ impl<S: Owned, F: FnOnce(&mut S, Asker<R>), R> Future for Ask<'_, S, F, R> {
         let question = this.question.get();
 
         match this.progress {
-            Progress::Written | Progress::WrittenLast => {
+            Progress::Written | Progress::WrittenForNow | Progress::WrittenLast => {
                 // SAFETY: The question has not been sent.
                 unsafe { (*question).place.prepare(park(context)) };
                 this.progress = Progress::Sent;

@@ -53,6 +53,20 @@ impl<S: Owned> Owner<S> {
         self.write(function, Progress::WrittenLast)
     }
 
+    /// As [`Self::call`], but runs `function` right here if nobody else is at the state at this moment.
+    ///
+    /// That is for functions that are done quickly, since the bios of the task's queue wait meanwhile.
+    pub(crate) fn call_at_once<'a, F, R>(
+        &'a self,
+        function: F,
+    ) -> impl Future<Output = R> + Send + 'a
+    where
+        F: FnOnce(&mut S) -> R + Send + 'a,
+        R: Send + 'a,
+    {
+        self.write(function, Progress::WrittenForNow)
+    }
+
     fn write<F, R>(&self, function: F, progress: Progress) -> Call<'_, S, F, R>
     where
         F: FnOnce(&mut S) -> R,
@@ -185,6 +199,17 @@ impl<S: Owned, F: FnOnce(&mut S) -> R, R> Future for Call<'_, S, F, R> {
         let letter = this.letter.get();
         let list = match this.progress {
             Progress::Written => &this.owner.messages,
+            Progress::WrittenForNow => {
+                if let Some(mut state) = this.owner.state.try_lock() {
+                    // SAFETY: The letter has not been sent.
+                    let content = unsafe { &mut (*letter).content };
+                    if let Content::Function(function) = mem::replace(content, Content::Nothing) {
+                        this.progress = Progress::Answered;
+                        return Poll::Ready(function(&mut state));
+                    }
+                }
+                &this.owner.messages
+            }
             Progress::WrittenLast => &this.owner.last_messages,
             Progress::Sent => {
                 this.progress = Progress::Answered;

@@ -103,7 +103,9 @@ impl<S> Messages<S> {
 pub(super) enum Progress {
     /// The message is to be sent.
     Written,
-    /// As above, to the list of those that are run last.
+    /// As above, unless it can be run at once.
+    WrittenForNow,
+    /// The message is to be sent to the list of those that are run last.
     WrittenLast,
     /// The owner has it, or has answered it since.
     Sent,

@@ -2,11 +2,13 @@
 
 //! Values that belong to one queue, and messages to them.
 //!
-//! An [`Owner`] keeps a value that only its own ordered queue accesses: no lock protects it, and what
-//! happens to it happens one after the other. Whoever wants something of it sends a function that is
-//! run on the queue: tasks wait for the answer by [`Owner::call`], threads by
-//! [`Owner::call_and_wait`]. A message lies in the memory of who sends it, so sending needs no
-//! memory and cannot fail, and takes no lock.
+//! An [`Owner`] keeps a value that is accessed by one function at a time. Whoever wants something of
+//! it sends a function that is run on the owner's ordered queue: tasks wait for the answer by
+//! [`Owner::call`], threads by [`Owner::call_and_wait`]. A message lies in the memory of who sends it,
+//! so sending needs no memory and cannot fail, and takes no lock.
+//!
+//! What is done quickly need not go there and back if nobody else is at the value, see
+//! [`Owner::call_at_once`]. That is why there is a lock; on the queue it is rarely waited for.
 //!
 //! Tasks are not dropped while they wait, see [`crate::task`], so a message stays valid until it was
 //! answered. Should somebody drop a call that was sent, the machine is stopped.
@@ -21,15 +23,18 @@ use crate::{
     workqueue::OrderedQueue, //
 };
 use core::{
-    cell::UnsafeCell,
     marker::PhantomPinned,
     pin::Pin, //
 };
 use kernel::{
+    new_mutex,
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Mutex, //
     },
     types::Opaque, //
 };
@@ -39,7 +44,7 @@ use message::{
 };
 
 /// A value that an [`Owner`] can keep.
-pub(crate) trait Owned: Send {
+pub(crate) trait Owned: Send + Unpin {
     /// Called once a second between [`Owner::start_ticking`] and [`Owner::stop_ticking`].
     fn tick(&mut self) {}
 }
@@ -52,13 +57,13 @@ pub(crate) trait Owned: Send {
 ///
 /// # Invariants
 ///
-/// - Only `work` and `ticker` access `state`. Both are queued to `queue` only, which runs one of them
-///   at a time.
+/// - `work` and `ticker` are queued to `queue` only.
 /// - The messages of both lists are valid until they are run. They are run after `work` was queued.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Owner<S: Owned> {
     queue: OrderedQueue,
-    state: UnsafeCell<S>,
+    #[pin]
+    state: Mutex<S>,
     messages: Messages<S>,
     /// Those that are run when there are no others.
     last_messages: Messages<S>,
@@ -71,9 +76,9 @@ pub(crate) struct Owner<S: Owned> {
     _pin: PhantomPinned,
 }
 
-// SAFETY: The state goes wherever the queue's worker is. The rest can be used by any thread.
+// SAFETY: Messages can be run, and work items be cancelled, by any thread.
 unsafe impl<S: Owned> Send for Owner<S> {}
-// SAFETY: Only one item of the queue accesses the state at a time.
+// SAFETY: The state is behind a lock, and the lists are made for concurrent use.
 unsafe impl<S: Owned> Sync for Owner<S> {}
 
 impl<S: Owned> Owner<S> {
@@ -81,7 +86,7 @@ impl<S: Owned> Owner<S> {
     pub(crate) fn new(queue: OrderedQueue, state: S) -> impl PinInit<Self> {
         pin_init!(Self {
             queue,
-            state: UnsafeCell::new(state),
+            state <- new_mutex!(state),
             messages: Messages::new(),
             last_messages: Messages::new(),
             // SAFETY: `work` points to memory for a work item.
@@ -160,12 +165,11 @@ unsafe extern "C" fn run<S: Owned>(work: *mut bindings::work_struct) {
     let owner = unsafe { kernel::container_of!(Opaque::cast_from(work), Owner<S>, work) };
     // SAFETY: An owner waits for its queue to be idle before it goes.
     let owner = unsafe { &*owner };
-    // SAFETY: By the type invariant nobody else accesses the state.
-    let state = unsafe { &mut *owner.state.get() };
     let _noio = NoIoScope::new();
+    let mut state = owner.state.lock();
 
-    owner.messages.run(state);
-    owner.last_messages.run(state);
+    owner.messages.run(&mut state);
+    owner.last_messages.run(&mut state);
 }
 
 /// Ticks.
@@ -188,12 +192,10 @@ unsafe extern "C" fn tick<S: Owned>(work: *mut bindings::work_struct) {
     let owner = unsafe { kernel::container_of!(Opaque::cast_from(ticker), Owner<S>, ticker) };
     // SAFETY: An owner waits for its ticker before it goes.
     let owner = unsafe { &*owner };
-    // SAFETY: By the type invariant nobody else accesses the state.
-    let state = unsafe { &mut *owner.state.get() };
     let _noio = NoIoScope::new();
 
     if owner.ticking.load(Relaxed) {
-        state.tick();
+        owner.state.lock().tick();
         owner.tick_in(bindings::HZ as usize);
     }
 }
