@@ -128,7 +128,7 @@ impl Serving<'_> {
         data: DataBlock,
     ) -> impl Future<Output = Result> + Send + '_ {
         self.control()
-            .call(move |control| control.insert(&self.thin.thin, block, data))
+            .call_at_once(move |control| control.insert(&self.thin.thin, block, data))
     }
 
     /// Where a data block begins, and how long it is. A block that cannot be on the data device is
@@ -196,7 +196,7 @@ impl Service for Serving<'_> {
     }
 
     fn allocate(&self) -> impl Future<Output = core::result::Result<DataBlock, Stop>> + Send {
-        self.control().call(Control::allocate)
+        self.control().call_at_once(Control::allocate)
     }
 
     fn space(&self) -> impl Future<Output = Space> + Send {
@@ -205,7 +205,7 @@ impl Service for Serving<'_> {
     }
 
     fn free(&self, block: DataBlock) -> impl Future<Output = ()> + Send {
-        self.control().call(move |control| control.free(block))
+        self.control().call_at_once(move |control| control.free(block))
     }
 
     fn insert(
