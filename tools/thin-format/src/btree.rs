@@ -129,12 +129,13 @@ impl<'a> Node<'a> {
             return Err(Fault::Childless);
         }
         let node = Node { header, bytes };
-        let mut before = None;
-        for (entry, key) in (0..).zip(node.keys()) {
-            if before.is_some_and(|before| before >= key) {
-                return Err(Fault::KeyOrder { entry });
-            }
-            before = Some(key);
+        // Without an early end the comparisons overlap: this is run over every key of a check.
+        let ascends = |(before, key): (u64, u64)| before < key;
+        let pairs = || node.keys().zip(node.keys().skip(1));
+        if !pairs().fold(true, |so_far, pair| so_far & ascends(pair)) {
+            let entry = pairs().take_while(|pair| ascends(*pair)).count();
+            let entry = u32::try_from(entry).unwrap_or(u32::MAX).saturating_add(1);
+            return Err(Fault::KeyOrder { entry });
         }
         Ok(node)
     }

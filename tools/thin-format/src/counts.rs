@@ -138,17 +138,52 @@ impl Counts {
             .map_or(0, |chunk| lock(chunk).word(offset))
     }
 
+    /// How many blocks have a reference.
+    pub fn used(&self) -> u64 {
+        let used = self.chunks.iter().map(|chunk| lock(chunk).used());
+        used.fold(0, u64::saturating_add)
+    }
+
+    /// How many blocks from `first` on have a reference.
+    pub fn used_from(&self, first: u64) -> u64 {
+        let mut used = 0u64;
+        for block in first..self.blocks {
+            used = used.saturating_add(u64::from(self.get(block) > 0));
+        }
+        used
+    }
+
     /// Hands each block with a count of `least` (at least 1) or more to `visit`, ascending.
+    ///
+    /// `visit` must not use these counts.
     pub fn for_each(&self, least: u32, visit: &mut dyn FnMut(u64, u32)) {
         for (first, chunk) in (0..self.blocks).step_by(CHUNK).zip(&self.chunks) {
             let chunk = lock(chunk);
+            let blocks = (first..self.blocks).zip(0..CHUNK);
+            // Most chunks have nothing that is as much, and show it 32 at a time.
+            let skipped = |at: usize| match &*chunk {
+                Chunk::Zero => true,
+                Chunk::Two(words) => {
+                    let word = words.get(at / PER_WORD).copied().unwrap_or_default();
+                    match least {
+                        0 | 1 => word == 0,
+                        2 => word & !LOW == 0,
+                        3 => word & word >> 1 & LOW == 0,
+                        _ => true,
+                    }
+                }
+                _ => false,
+            };
             if matches!(*chunk, Chunk::Zero) {
                 continue;
             }
-            for (block, offset) in (first..self.blocks).zip(0..CHUNK) {
-                let count = chunk.get(offset);
-                if count >= least.max(1) {
-                    visit(block, count);
+            let words = (0..CHUNK).step_by(PER_WORD).filter(|at| !skipped(*at));
+            for word in words {
+                for (block, offset) in blocks.clone().skip(word).take(PER_WORD) {
+                    let count = chunk.get(offset);
+                    if count >= least.max(1) {
+                        visit(block, count);
+                    }
                 }
             }
         }
@@ -272,6 +307,20 @@ impl Chunk {
         }
     }
 
+    fn used(&self) -> u64 {
+        let used = match self {
+            Chunk::Zero => 0,
+            Chunk::Two(words) => {
+                let in_word = |word: &u64| ((word | word >> 1) & LOW).count_ones() as usize;
+                words.iter().map(in_word).sum()
+            }
+            Chunk::Eight(counts) => counts.iter().filter(|count| **count > 0).count(),
+            Chunk::Sixteen(counts) => counts.iter().filter(|count| **count > 0).count(),
+            Chunk::Wide(counts) => counts.iter().filter(|count| **count > 0).count(),
+        };
+        used as u64
+    }
+
     fn word(&self, at: usize) -> u64 {
         match self {
             Chunk::Zero => 0,
@@ -357,9 +406,14 @@ mod tests {
                 assert_eq!((word >> (2 * place)) as u32 & 3, expected);
             }
         }
-        let mut seen = Vec::new();
-        counts.for_each(3, &mut |block, count| seen.push((block, count)));
-        let expected: Vec<_> = (0..).zip(model).filter(|(_, count)| *count >= 3).collect();
-        assert_eq!(seen, expected);
+        for least in 1..6 {
+            let mut seen = Vec::new();
+            counts.for_each(least, &mut |block, count| seen.push((block, count)));
+            let expected = (0..).zip(&model).filter(|(_, count)| **count >= least);
+            let expected: Vec<_> = expected.map(|(block, count)| (block, *count)).collect();
+            assert_eq!(seen, expected);
+        }
+        let used = model.iter().filter(|count| **count > 0).count();
+        assert_eq!(counts.used(), used as u64);
     }
 }

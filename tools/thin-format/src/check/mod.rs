@@ -267,14 +267,9 @@ pub fn check(
         watch.stage("metadata space map");
         metadata_map.compare(store, &metadata, threads, watch, &mut findings);
     }
-    let mut beyond = 0u64;
-    metadata.for_each(1, &mut |block, _| {
-        figures.metadata_blocks_used = figures.metadata_blocks_used.saturating_add(1);
-        beyond = beyond.saturating_add(u64::from(block >= metadata_root.blocks));
-    });
-    data.for_each(1, &mut |_, _| {
-        figures.data_blocks_used = figures.data_blocks_used.saturating_add(1)
-    });
+    figures.metadata_blocks_used = metadata.used();
+    figures.data_blocks_used = data.used();
+    let beyond = metadata.used_from(metadata_root.blocks);
     if beyond > 0 {
         let text =
             format!("{beyond} metadata blocks in use are beyond the end of the metadata space map");
