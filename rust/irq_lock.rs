@@ -37,6 +37,8 @@ pub(crate) type IrqGuard<'a, T> = Guard<'a, T, IrqSave>;
 impl<T> IrqLock<T> {
     /// Puts `value` under a lock of the given lockdep class; see
     /// [`new_irq_lock!`](crate::irq_lock::new_irq_lock). Sleeps. Fails with `ENOMEM`.
+    // Not inlined: values can be large, and the stack is small.
+    #[inline(never)]
     pub(crate) fn with_class(
         value: T,
         name: &'static CStr,

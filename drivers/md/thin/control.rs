@@ -63,12 +63,8 @@ use crate::{
     waiting::Tables, //
 };
 use kernel::{
-    sync::Arc,
-    time::{
-        Delta,
-        Instant,
-        Monotonic, //
-    }, //
+    prelude::*,
+    sync::Arc, //
 };
 
 /// A thin device that some table has open.
@@ -105,7 +101,7 @@ pub(crate) struct PoolSettings {
 
 /// The metadata and the mode of a pool.
 pub(crate) struct Control {
-    metadata: Metadata,
+    metadata: KBox<Metadata>,
     state: PoolState,
     settings: PoolSettings,
     block_size: BlockSize,
@@ -116,8 +112,8 @@ pub(crate) struct Control {
     table: Option<TableHandle>,
     low_water: LowWater,
     metadata_low_water: LowWater,
-    /// When writes that wait for space fail.
-    deadline: Option<Instant<Monotonic>>,
+    /// After how many ticks writes that wait for space fail.
+    ticks_left: Option<u32>,
     /// The tables of thin devices, and their bios that wait for space.
     tables: Tables,
     shared: Arc<Shared>,
@@ -139,8 +135,10 @@ impl LowWater {
 impl Owned for Control {
     /// Once a second, while the pool is not suspended.
     fn tick(&mut self) {
-        if matches!(self.deadline, Some(deadline) if Instant::now() - deadline >= Delta::ZERO) {
-            self.apply(Input::NoSpaceTimeout);
+        match self.ticks_left {
+            None => {}
+            Some(0) => self.apply(Input::NoSpaceTimeout),
+            Some(left) => self.ticks_left = Some(left.saturating_sub(1)),
         }
         self.commit_changes();
     }
@@ -149,7 +147,7 @@ impl Owned for Control {
 impl Control {
     /// Takes charge of metadata that was just opened.
     pub(crate) fn new(
-        metadata: Metadata,
+        metadata: KBox<Metadata>,
         settings: PoolSettings,
         block_size: BlockSize,
         data_device: OpenBlockDevice,
@@ -168,7 +166,7 @@ impl Control {
             table: None,
             low_water: LowWater::default(),
             metadata_low_water: LowWater::default(),
-            deadline: None,
+            ticks_left: None,
             tables: Tables::new(),
             shared,
         }
@@ -451,10 +449,10 @@ impl Control {
         match timer {
             None => {}
             Some(Timer::Start) => {
-                self.deadline = params::no_space_timeout()
-                    .map(|time| Instant::now() + Delta::from_secs(time.get().into()));
+                // There is one tick a second, and the next one may come at once.
+                self.ticks_left = params::no_space_timeout().map(|seconds| seconds.get());
             }
-            Some(Timer::Stop) => self.deadline = None,
+            Some(Timer::Stop) => self.ticks_left = None,
         }
         if let Some(access) = metadata {
             self.metadata

@@ -182,8 +182,6 @@ impl PoolTarget {
 }
 
 /// Makes the pool of a table.
-// Not inlined: it moves large things, which want a part of the stack for a short time only.
-#[inline(never)]
 fn new_pool(
     mapped_device: &MappedDevice,
     features: PoolFeatures,
@@ -193,16 +191,7 @@ fn new_pool(
 ) -> core::result::Result<Arc<Pool>, TableError> {
     let no_pool = |errno| TableError::CREATE_POOL.with_errno(errno);
     let name = PoolName::new(mapped_device).map_err(no_pool)?;
-    let format = if features.read_only {
-        Format::Never
-    } else {
-        Format::IfZero
-    };
-    let metadata =
-        Metadata::open(metadata_device.clone(), block_size, format).map_err(|error| {
-            log::error!(name; "{error}");
-            TableError::CREATE_METADATA.with_errno(error.errno())
-        })?;
+    let metadata = open_metadata(&name, features, block_size, metadata_device)?;
 
     Pool::new(
         mapped_device.id(),
@@ -218,6 +207,27 @@ fn new_pool(
         data_device.clone(),
     )
     .map_err(no_pool)
+}
+
+// Not inlined: it moves large things, which want a part of the stack for a short time only.
+#[inline(never)]
+fn open_metadata(
+    name: &PoolName,
+    features: PoolFeatures,
+    block_size: BlockSize,
+    device: &OpenBlockDevice,
+) -> core::result::Result<KBox<Metadata>, TableError> {
+    let format = if features.read_only {
+        Format::Never
+    } else {
+        Format::IfZero
+    };
+    let metadata = Metadata::open(device.clone(), block_size, format).map_err(|error| {
+        log::error!(name; "{error}");
+        TableError::CREATE_METADATA.with_errno(error.errno())
+    })?;
+
+    KBox::new(metadata, GFP_KERNEL).map_err(|_| TableError::CREATE_POOL)
 }
 
 impl Drop for PoolTarget {

@@ -69,7 +69,6 @@ const SHARDS_PER_CPU: usize = 16;
 const DISCARD_RESERVE: u32 = 16;
 
 /// A pool.
-#[pin_data]
 pub(crate) struct Pool {
     /// The pool device.
     pub(crate) mapped_device: MappedDeviceId,
@@ -91,11 +90,9 @@ pub(crate) struct Pool {
     discards: BioSet,
     zones: Slice<OrderedQueue>,
     /// The metadata and the mode, on a queue of their own.
-    #[pin]
-    pub(crate) control: Owner<Control>,
+    pub(crate) control: Pin<KBox<Owner<Control>>>,
     /// Stops the thin devices.
-    #[pin]
-    pub(crate) drain: Drain,
+    pub(crate) drain: Pin<KBox<Drain>>,
     /// How many data blocks the table has that is in control; 0 before there is one.
     visible_blocks: Atomic<u64>,
     /// How many tables there are of the pool device.
@@ -120,43 +117,87 @@ impl fmt::Display for PoolName {
     }
 }
 
+// The functions below are parts of what follows them. They are not inlined: what they need of the
+// stack they need for a short time only.
+
+#[inline(never)]
+fn new_queue(name: fmt::Arguments<'_>) -> Result<OrderedQueue> {
+    OrderedQueue::new(name)
+}
+
+#[inline(never)]
+fn new_prison(cpus: usize) -> Result<Prison> {
+    Prison::new(cpus.saturating_mul(SHARDS_PER_CPU))
+}
+
+#[inline(never)]
+fn new_zones(name: &PoolName, cpus: usize) -> Result<Slice<OrderedQueue>> {
+    let zones = params::zones().map_or(cpus, |zones| zones.get() as usize);
+
+    Slice::try_from_fn(zones, |zone| new_queue(fmt!("dm-thin-{name}-{zone}")))
+}
+
+#[inline(never)]
+fn new_drain(name: &PoolName) -> Result<Pin<KBox<Drain>>> {
+    let queue = new_queue(fmt!("dm-thin-{name}-drain"))?;
+
+    KBox::pin_init(Drain::new(queue), GFP_KERNEL).map_err(Errno::from)
+}
+
+#[inline(never)]
+fn new_control(
+    metadata: KBox<Metadata>,
+    settings: PoolSettings,
+    block_size: BlockSize,
+    (metadata_device, data_device): (&OpenBlockDevice, &OpenBlockDevice),
+    name: &PoolName,
+    shared: &Arc<Shared>,
+) -> Result<Pin<KBox<Owner<Control>>>> {
+    let queue = new_queue(fmt!("dm-thin-{name}-metadata"))?;
+    let control = Control::new(
+        metadata,
+        settings,
+        block_size,
+        data_device.clone(),
+        metadata_device.clone(),
+        name.clone(),
+        shared.clone(),
+    );
+
+    KBox::pin_init(Owner::new(queue, control), GFP_KERNEL).map_err(Errno::from)
+}
+
 impl Pool {
     /// Makes a pool of metadata that was just opened. Sleeps.
-    // Not inlined: it moves large things, which want a part of the stack for a short time only.
     #[inline(never)]
     pub(crate) fn new(
         mapped_device: MappedDeviceId,
         name: PoolName,
-        metadata: Metadata,
+        metadata: KBox<Metadata>,
         settings: PoolSettings,
         block_size: BlockSize,
         metadata_device: OpenBlockDevice,
         data_device: OpenBlockDevice,
     ) -> Result<Arc<Self>> {
         let cpus = kernel::cpu::nr_cpu_ids() as usize;
-        let zones = params::zones().map_or(cpus, |zones| zones.get() as usize);
         let shared = Arc::new(Shared::new(&settings.features), GFP_KERNEL)?;
         let reader = metadata.reader();
-        let queue = OrderedQueue::new(fmt!("dm-thin-{name}-metadata"))?;
-        let drain_queue = OrderedQueue::new(fmt!("dm-thin-{name}-drain"))?;
-        let prison = Prison::new(cpus.saturating_mul(SHARDS_PER_CPU))?;
-        let zones = Slice::try_from_fn(zones, |zone| {
-            Ok(OrderedQueue::new(fmt!("dm-thin-{name}-{zone}"))?)
-        })?;
+        let prison = new_prison(cpus)?;
+        let zones = new_zones(&name, cpus)?;
         let kcopyd = Kcopyd::new()?;
         let discards = BioSet::new(DISCARD_RESERVE)?;
+        let drain = new_drain(&name)?;
+        let control = new_control(
+            metadata,
+            settings,
+            block_size,
+            (&metadata_device, &data_device),
+            &name,
+            &shared,
+        )?;
 
-        Arc::pin_init(
-            try_pin_init!(Self {
-                control <- Owner::new(queue, Control::new(
-                    metadata,
-                    settings,
-                    block_size,
-                    data_device.clone(),
-                    metadata_device.clone(),
-                    name.clone(),
-                    shared.clone(),
-                )),
+        Ok(Arc::new(
+            Self {
                 mapped_device,
                 metadata_device,
                 data_device,
@@ -168,13 +209,13 @@ impl Pool {
                 reader,
                 discards,
                 zones,
-                drain <- Drain::new(drain_queue),
+                control,
+                drain,
                 visible_blocks: Atomic::new(0),
                 tables: Atomic::new(0),
-            }),
+            },
             GFP_KERNEL,
-        )
-        .map_err(Errno::from)
+        )?)
     }
 
     /// Where a block is, if that can be told without waiting. The caller must hold a lock on it.

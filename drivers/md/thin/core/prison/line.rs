@@ -23,8 +23,9 @@ use super::range::{
     Mode, //
 };
 
-/// The number of lists that a line keeps requests for single blocks in.
-const BUCKETS: usize = 64;
+/// The number of lists that a line keeps requests for single blocks in. A line is on the stack while it is
+/// being made, so not too many.
+const BUCKETS: usize = 32;
 
 /// A list of requests, or the rest of one.
 type Link = Option<PoolBox<Cell>>;
