@@ -7,6 +7,7 @@
 #   make demo               the driver at work, on Debian's kernel in a virtual machine
 #   make check              formatting, lints, and rules of this source tree
 #   make test               everything that can be tested
+#   make soak               the same steps on this driver and the one in C, for hours
 #   make bench              the driver's speed next to the C driver's
 #   make install            the module and the tools, into this machine (DESTDIR= elsewhere)
 #   make clean              removes build/
@@ -18,7 +19,7 @@ KERNEL ?= stock
 build := $(CURDIR)/build
 
 .DEFAULT_GOAL := all
-.PHONY: all module tools demo check test bench install uninstall clean
+.PHONY: all module tools demo check test soak bench install uninstall clean
 
 all: module tools
 
@@ -51,6 +52,9 @@ check:
 
 test:
 	scripts/test
+
+soak:
+	scripts/soak
 
 bench:
 	scripts/bench

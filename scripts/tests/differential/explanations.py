@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The differences that there are, and should be. Documentation/differences-from-c.rst has each."""
+
+from dataclasses import dataclass
+from typing import Callable
+
+from compare import pool_status
+
+# Steps that may need blocks.
+WRITES = ("write", "zero", "burst")
+
+
+@dataclass
+class Known:
+    """A difference that is documented under this name. `lasts`: the drivers are not in the same state
+    afterwards."""
+
+    name: str
+    explains: Callable
+    lasts: bool = False
+
+
+def _mode(status):
+    fields = status.split()
+    return fields[4] if len(fields) > 4 else status
+
+
+def _has_origin(context):
+    return any(step.kind == "activate" and step.get("origin") for step in context.steps)
+
+
+def _origin(difference, context):
+    """Behind the end of its origin a device reads as zeroes, also when the pool cannot be written."""
+    return (
+        _has_origin(context)
+        and _mode(pool_status(context.c)) != "rw"
+        and "EIO" in str(difference.c)
+        and "EIO" not in str(difference.rust)
+    )
+
+
+def _stale(difference, context):
+    """What was in blocks that are not zeroed depends on which blocks they are."""
+    skipped = any("skip_block_zeroing" in str(step.get("features")) for step in context.steps)
+    data = difference.what == "data" or difference.what.endswith(": contents")
+    errors = "EIO" in f"{difference.c}{difference.rust}"
+    return skipped and not errors and (data or difference.what.startswith("I/O of step"))
+
+
+def _flush(difference, context):
+    """C looks block 0 up for a flush, and does with it what it does with a write."""
+    modes = {_mode(pool_status(seen)) for seen in (context.c, context.before)}
+    return (
+        modes != {"rw"}
+        and difference.what.startswith("I/O of step")
+        and difference.rust == "ok"
+        and any(step.kind in ("flush", "burst") or step.get("fua") for step in context.steps[-6:])
+    )
+
+
+KNOWN = (
+    Known("stale-data", _stale),
+    Known("behind-an-origin", _origin),
+    Known("flush-needs-no-block", _flush),
+)
+
+
+def explain(differences, context):
+    """Which of the known differences these are, and those that are left."""
+    used, left = [], []
+    for difference in differences:
+        for known in KNOWN:
+            if known.explains(difference, context):
+                used.append(known)
+                break
+        else:
+            left.append(difference)
+    return list({one.name: one for one in used}.values()), left
+
