@@ -9,6 +9,7 @@
 #   make test               everything that can be tested
 #   make soak               the same steps on this driver and the one in C, for hours
 #   make bench              the driver's speed next to the C driver's
+#   make bench-tools        the tools' speed next to the distribution's thin-provisioning-tools
 #   make install            the module and the tools, into this machine (DESTDIR= elsewhere)
 #   make clean              removes build/
 #
@@ -19,7 +20,7 @@ KERNEL ?= stock
 build := $(CURDIR)/build
 
 .DEFAULT_GOAL := all
-.PHONY: all module tools demo check test soak bench install uninstall clean
+.PHONY: all module tools demo check test soak bench bench-tools install uninstall clean
 
 all: module tools
 
@@ -58,6 +59,9 @@ soak:
 
 bench:
 	scripts/bench
+
+bench-tools: tools
+	scripts/bench-tools
 
 install uninstall:
 	scripts/$@
