@@ -20,6 +20,7 @@ use crate::{
         remap::Discards, //
     },
     sim_bio::Io,
+    sim_disk::DISCARDED,
     sim_pool::Settings, //
 };
 
@@ -121,6 +122,23 @@ fn a_block_is_not_reused_before_its_discard_has_ended() {
         world.submit(THIN, [DISCARD]);
         world.submit_expecting(OTHER, [world.overwrite(0), world.write(0, 1)], |result| {
             assert!(matches!(result, Ok(()) | Err(Errno::ENOSPC)));
+        });
+    });
+}
+
+#[test]
+fn all_that_nobody_uses_any_more_is_discarded_on_the_data_device_and_nothing_else() {
+    // The blocks are one run to the device, and the snapshot still has the one in the middle.
+    let before = || {
+        let thin = Before::new(4).create(THIN).write(THIN, [0, 1, 2]);
+        thin.snapshot().discard(SNAPSHOT, 0).discard(SNAPSHOT, 2)
+    };
+    world(PLAIN, before, |world| {
+        let (thin, pool) = (world.thin(THIN), world.pool.clone());
+        world.spawn(async move {
+            thin.submit(DISCARD_RUN).await.unwrap();
+            let discarded = [0, 1, 2].map(|block| pool.disk().get(block, 0) == DISCARDED);
+            assert_eq!(discarded, [true, false, true]);
         });
     });
 }

@@ -164,9 +164,12 @@ impl remap::Service for Serving<'_> {
         for block in run.blocks.begin().0..run.blocks.end().0 {
             self.assert_locked(VirtualBlock(block), Shared::Read);
         }
-        // The driver ignores them, but the oracle would take that for a discard.
         if self.pool.is_read_only() {
-            return Err(Errno::EIO);
+            return match self.io {
+                Io::ZeroBlocks { .. } => Ok(false),
+                // The driver ignores them, but the oracle would take that for a discard.
+                _ => Err(Errno::EIO),
+            };
         }
         let mut metadata = self.pool.metadata();
         log!("thin {} removes {run:?}", self.device);
