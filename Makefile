@@ -63,8 +63,11 @@ bench:
 bench-tools: tools
 	scripts/bench-tools
 
-install uninstall:
-	scripts/$@
+install:
+	KERNEL="$(if $(KDIR),kdir,$(KERNEL))" DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install
+
+uninstall:
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install --remove
 
 clean:
 	rm -rf --one-file-system -- "$(build)"
