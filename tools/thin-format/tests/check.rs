@@ -243,6 +243,74 @@ fn a_superblock_that_cannot_be_is_found() {
     }
 }
 
+fn tells(store: &Memory, code: Code, text: &str) {
+    let outcome = check_all(store);
+    let mut found = outcome
+        .findings
+        .list()
+        .iter()
+        .filter(|finding| finding.code == code);
+    assert!(
+        found.any(|finding| finding.text.contains(text)),
+        "{text}: {}",
+        told(&outcome)
+    );
+    assert_eq!(outcome.findings.worst(), Some(Severity::Damage));
+}
+
+#[test]
+fn nodes_that_do_not_fit_their_parents_are_found() {
+    let pool = || {
+        pool(&Shape {
+            devices: 1,
+            snapshots: 0,
+            mappings: 4000,
+            ..Shape::default()
+        })
+    };
+    let store = pool();
+    let root = places(&store, Target::Internal).unwrap()[0].block;
+    let bytes = store.read_block(root).unwrap();
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (first, second) = (number(32), number(40));
+    // The second child's first key is before what its parent says,
+    change(&store, root, 40, &(second + 1).to_le_bytes());
+    tells(&store, Code::MappingNodes, "outside the range");
+    // the first child's last key is behind,
+    let store = pool();
+    change(&store, root, 40, &(first + 1).to_le_bytes());
+    tells(&store, Code::MappingNodes, "outside the range");
+    // and a child takes a whole level by itself.
+    let store = pool();
+    let mut leaf = store.read_block(number(32 + 8 * 252 + 8)).unwrap();
+    leaf[4] = 1;
+    leaf[16..20].copy_from_slice(&1u32.to_le_bytes());
+    let third = number(32 + 8 * 252 + 16);
+    leaf[32 + 8 * 252..][..8].copy_from_slice(&third.to_le_bytes());
+    let block = number(32 + 8 * 252 + 8);
+    checksum::seal(thin_format::block::BlockKind::Node, &mut leaf, block);
+    store.write_block(block, &leaf).unwrap();
+    tells(&store, Code::MappingNodes, "branches of different lengths");
+}
+
+#[test]
+fn a_large_count_that_is_nowhere_is_found_and_corrected() {
+    let store = small();
+    let bitmap = places(&store, Target::DataBitmap).unwrap()[0].block;
+    let used = Model::of(&store).data.into_keys().min().unwrap();
+    let mut bytes = store.read_block(bitmap).unwrap();
+    thin_format::records::set_bitmap_count(&mut bytes, used as u32, 3);
+    change(&store, bitmap, 16, &bytes[16..]);
+    tells(
+        &store,
+        Code::CountsContradict,
+        "contradict each other in 1 place",
+    );
+    let truth = check_all(&store).truth.unwrap();
+    edit::set_right(&store, &superblock_of(&store), truth).unwrap();
+    assert!(check_all(&store).findings.is_clean());
+}
+
 #[test]
 fn a_damaged_device_is_named_with_what_it_lost_and_no_other_is() {
     let store = pool(&Shape {
@@ -323,7 +391,7 @@ fn any_bytes_lead_to_a_result() {
             pool(&shape).to_bytes()
         })
         .collect();
-    for _ in 0..1000 {
+    for _ in 0..600 {
         let store = Memory::from_bytes(random.pick(&whole).unwrap().clone());
         for _ in 0..=random.below(3) {
             let block = if random.chance(200) {

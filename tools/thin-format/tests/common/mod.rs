@@ -54,7 +54,7 @@ pub fn check_all(store: &dyn Store) -> Outcome {
         &main,
         held,
         &Options {
-            threads: 2,
+            threads: 1,
             ..Options::default()
         },
         &(),
