@@ -149,6 +149,6 @@ fn description(name: &'static CStr, features: Features) -> Description {
     Description {
         name,
         version: [1, 24, 0],
-        features: features | Features::PASSES_CRYPTO,
+        features: features | Features::PASSES_CRYPTO | Features::NOWAIT,
     }
 }

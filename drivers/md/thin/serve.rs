@@ -205,7 +205,8 @@ impl Service for Serving<'_> {
     }
 
     fn free(&self, block: DataBlock) -> impl Future<Output = ()> + Send {
-        self.control().call_at_once(move |control| control.free(block))
+        self.control()
+            .call_at_once(move |control| control.free(block))
     }
 
     fn insert(

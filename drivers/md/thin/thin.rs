@@ -339,6 +339,9 @@ impl Target for ThinTarget {
                 Verdict::Complete(status) => bio.complete(status),
             };
         }
+        if bio.bio().is_nowait() {
+            return bio.complete(BlockStatus::AGAIN);
+        }
         match self.pool.zone(self.id(), request.first_block()) {
             Some(queue) => bio.defer(queue, request),
             None => bio.complete(BlockStatus::IOERR),
