@@ -41,8 +41,6 @@ impl BlockStatus {
     pub(crate) const OK: Self = Self(bindings::BLK_STS_OK as bindings::blk_status_t);
     /// It failed.
     pub(crate) const IOERR: Self = Self(bindings::BLK_STS_IOERR);
-    /// There is no space left.
-    pub(crate) const NOSPC: Self = Self(bindings::BLK_STS_NOSPC);
     /// The device does not do that.
     pub(crate) const NOTSUPP: Self = Self(bindings::BLK_STS_NOTSUPP);
     /// It would have to wait, and was not to.

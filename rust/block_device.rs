@@ -75,11 +75,6 @@ impl OpenBlockDevice {
         DeviceNumber(unsafe { (*self.as_raw()).bd_dev })
     }
 
-    /// Whether both are the same device, opened once or several times.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.device == other.device
-    }
-
     /// How large it is at present.
     pub(crate) fn size(&self) -> Sector {
         // SAFETY: By the type invariant the device is valid.
@@ -90,18 +85,6 @@ impl OpenBlockDevice {
     pub(crate) fn max_discard_sectors(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::dm_thin_rs_bdev_max_discard_sectors(self.as_raw()) }
-    }
-
-    /// The longest write of zeroes without data that it takes, in sectors; 0 if it takes none.
-    pub(crate) fn max_write_zeroes_sectors(&self) -> u32 {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::dm_thin_rs_bdev_write_zeroes_sectors(self.as_raw()) }
-    }
-
-    /// The smallest unit that it can read and write, in bytes.
-    pub(crate) fn logical_block_size(&self) -> u32 {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::dm_thin_rs_bdev_logical_block_size(self.as_raw()) }
     }
 
     /// Makes everything durable whose writing has ended. Sleeps.

@@ -4,9 +4,8 @@
 //!
 //! [`error!`](crate::log::error), [`warn!`](crate::log::warn) and [`info!`](crate::log::info) write
 //! `device-mapper: thin: NAME: TEXT`, where `NAME` says which pool or device it is about.
-//! [`error_ratelimited!`](crate::log::error_ratelimited) and
-//! [`warn_ratelimited!`](crate::log::warn_ratelimited) are for what many bios can run into. All can
-//! be used in any context.
+//! [`error_ratelimited!`](crate::log::error_ratelimited) is for what many bios can run into. All can be
+//! used in any context.
 //!
 //! C header: [`include/linux/printk.h`](srctree/include/linux/printk.h)
 
@@ -149,13 +148,6 @@ macro_rules! error_ratelimited {
     };
 }
 
-/// As [`warn!`](crate::log::warn), but not too often; the next line says how many were left out.
-macro_rules! warn_ratelimited {
-    ($name:expr; $($text:tt)+) => {
-        $crate::log::limited!($crate::log::warn, $name; $($text)+)
-    };
-}
-
 macro_rules! limited {
     ($write:path, $name:expr; $($text:tt)+) => {{
         static LIMIT: $crate::log::RateLimit = $crate::log::RateLimit::new();
@@ -174,6 +166,5 @@ pub(crate) use {
     error_ratelimited,
     info,
     limited,
-    warn_ratelimited,
     warning as warn, //
 };

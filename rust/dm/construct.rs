@@ -79,11 +79,6 @@ impl<'a> Construct<'a> {
         }
     }
 
-    /// Where the target begins in its device.
-    pub(crate) fn begin(&self) -> Sector {
-        self.target.begin()
-    }
-
     /// How long the target is.
     pub(crate) fn length(&self) -> Sector {
         self.target.length()
@@ -97,11 +92,6 @@ impl<'a> Construct<'a> {
     /// The table that the target is built for, as long as it exists.
     pub(crate) fn table_handle(&self) -> TableHandle {
         self.table.clone()
-    }
-
-    /// Whether the table is loaded for reading only.
-    pub(crate) fn is_read_only(&self) -> bool {
-        self.target.is_read_only()
     }
 
     /// Opens the device that `path` names, by a path or by its number (`253:0`), and makes it one that
@@ -160,9 +150,5 @@ impl<'a> Construct<'a> {
         set_max_discard_granularity = dm_thin_rs_target_set_max_discard_granularity;
         /// Whether only so many bios of the swap are sent to the target at the same time.
         set_limit_swap_bios = dm_thin_rs_target_set_limit_swap_bios;
-        /// Whether the target passes bios on without pointing them at another device.
-        set_needs_bio_set_dev = dm_thin_rs_target_set_needs_bio_set_dev;
-        /// Whether device-mapper may flush the devices below without asking the target.
-        set_flush_bypasses_map = dm_thin_rs_target_set_flush_bypasses_map;
     }
 }

@@ -2,10 +2,6 @@
 
 //! References to tables, which do not keep them from being destroyed.
 
-use super::mapped_device::{
-    MappedDevice,
-    MappedDeviceId, //
-};
 use crate::{
     bindings,
     core::errno::{
@@ -33,7 +29,6 @@ pub(crate) struct TableHandle(Arc<Link>);
 /// raise an event.
 #[pin_data]
 struct Link {
-    device: MappedDeviceId,
     #[pin]
     events: Mutex<Events>,
     #[pin]
@@ -73,13 +68,8 @@ impl TableHandle {
     ///
     /// `table` must be valid until [`Self::revoke`] has returned.
     pub(super) unsafe fn new(table: NonNull<bindings::dm_table>) -> Result<Self> {
-        // SAFETY: By the requirements of this function the table is valid.
-        let device = unsafe { bindings::dm_table_get_md(table.as_ptr()) };
-        // SAFETY: A table does not outlive its device.
-        let device = unsafe { MappedDevice::from_raw(device) }.id();
         let link = Arc::pin_init(
             pin_init!(Link {
-                device,
                 // INVARIANT: By the requirements of this function.
                 events <- new_mutex!(Events(Some(table))),
                 // INVARIANT: As above, and nobody has suspended it yet.
@@ -128,11 +118,6 @@ impl TableHandle {
     /// Whether both are the same table.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// The device that the table was loaded for.
-    pub(crate) fn mapped_device_id(&self) -> MappedDeviceId {
-        self.0.device
     }
 
     /// Tells who waits for it that something has happened to the device, if the table still exists.

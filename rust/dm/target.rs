@@ -110,7 +110,6 @@ pub(crate) struct Mapped(c_int);
 impl Mapped {
     const SUBMITTED: Self = Self(bindings::DM_MAPIO_SUBMITTED as c_int);
     const REMAPPED: Self = Self(bindings::DM_MAPIO_REMAPPED as c_int);
-    const REQUEUE: Self = Self(bindings::DM_MAPIO_REQUEUE as c_int);
 
     /// What the C callback `map` is to return.
     pub(super) fn into_raw(self) -> c_int {
@@ -157,12 +156,6 @@ impl<'a, T: Target> MapBio<'a, T> {
             .unwrap_or(Sector(0))
     }
 
-    /// Which of the bios it is that are sent to the target for one flush, or one part of a discard.
-    pub(crate) fn number(&self) -> c_uint {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::dm_bio_get_target_bio_nr(self.bio.as_ptr()) }
-    }
-
     /// Makes the bio `length` long, if it is longer; device-mapper sends the rest as another one. Not
     /// for flushes.
     pub(crate) fn shorten(&mut self, length: Sector) {
@@ -205,12 +198,6 @@ impl<'a, T: Target> MapBio<'a, T> {
     pub(crate) fn zeroes(self) -> Mapped {
         self.bio().zero_fill();
         self.complete(BlockStatus::OK)
-    }
-
-    /// Lets device-mapper keep the bio until the device is resumed, if it is being suspended without
-    /// flush. It fails otherwise.
-    pub(crate) fn requeue(self) -> Mapped {
-        Mapped::REQUEUE
     }
 }
 

@@ -69,11 +69,6 @@ impl<'a> TargetRef<'a> {
         unsafe { bindings::dm_table_get_mode(self.table()) }
     }
 
-    /// Whether the table is loaded for reading only.
-    pub(crate) fn is_read_only(self) -> bool {
-        self.table_mode() & bindings::BLK_OPEN_WRITE == 0
-    }
-
     /// Whether the target's device is suspended.
     pub(crate) fn is_suspended(self) -> bool {
         // SAFETY: By the type invariant.

@@ -14,16 +14,6 @@ unsigned int dm_thin_rs_bdev_max_discard_sectors(struct block_device *bdev)
 	return bdev_max_discard_sectors(bdev);
 }
 
-unsigned int dm_thin_rs_bdev_logical_block_size(struct block_device *bdev)
-{
-	return bdev_logical_block_size(bdev);
-}
-
-unsigned int dm_thin_rs_bdev_write_zeroes_sectors(struct block_device *bdev)
-{
-	return bdev_write_zeroes_sectors(bdev);
-}
-
 void dm_thin_rs_get_file(struct file *file)
 {
 	get_file(file);

@@ -29,16 +29,6 @@ void dm_thin_rs_target_set_accounts_remapped_io(struct dm_target *target, bool v
 	target->accounts_remapped_io = value;
 }
 
-void dm_thin_rs_target_set_needs_bio_set_dev(struct dm_target *target, bool value)
-{
-	target->needs_bio_set_dev = value;
-}
-
-void dm_thin_rs_target_set_flush_bypasses_map(struct dm_target *target, bool value)
-{
-	target->flush_bypasses_map = value;
-}
-
 void dm_thin_rs_internal_suspend_noflush(struct mapped_device *md)
 {
 	dm_internal_suspend_noflush(md);
@@ -47,9 +37,4 @@ void dm_thin_rs_internal_suspend_noflush(struct mapped_device *md)
 void dm_thin_rs_internal_resume(struct mapped_device *md)
 {
 	dm_internal_resume(md);
-}
-
-dev_t dm_thin_rs_mapped_device_number(struct mapped_device *md)
-{
-	return disk_devt(dm_disk(md));
 }

@@ -22,8 +22,6 @@ void dm_thin_rs_bio_shorten_and_zero(struct bio *bio, sector_t length);
 /* block_device.c */
 sector_t dm_thin_rs_bdev_nr_sectors(struct block_device *bdev);
 unsigned int dm_thin_rs_bdev_max_discard_sectors(struct block_device *bdev);
-unsigned int dm_thin_rs_bdev_logical_block_size(struct block_device *bdev);
-unsigned int dm_thin_rs_bdev_write_zeroes_sectors(struct block_device *bdev);
 void dm_thin_rs_get_file(struct file *file);
 void dm_thin_rs_put_file(struct file *file);
 
@@ -33,11 +31,8 @@ void dm_thin_rs_target_set_discards_supported(struct dm_target *target, bool val
 void dm_thin_rs_target_set_max_discard_granularity(struct dm_target *target, bool value);
 void dm_thin_rs_target_set_limit_swap_bios(struct dm_target *target, bool value);
 void dm_thin_rs_target_set_accounts_remapped_io(struct dm_target *target, bool value);
-void dm_thin_rs_target_set_needs_bio_set_dev(struct dm_target *target, bool value);
-void dm_thin_rs_target_set_flush_bypasses_map(struct dm_target *target, bool value);
 void dm_thin_rs_internal_suspend_noflush(struct mapped_device *md);
 void dm_thin_rs_internal_resume(struct mapped_device *md);
-dev_t dm_thin_rs_mapped_device_number(struct mapped_device *md);
 
 /* layout.c: sizes and offsets as this compiler sees them */
 const size_t *dm_thin_rs_layout(size_t *count);
@@ -46,7 +41,6 @@ const size_t *dm_thin_rs_layout(size_t *count);
 unsigned int dm_thin_rs_noio_save(void);
 void dm_thin_rs_noio_restore(unsigned int flags);
 int dm_thin_rs_mempool_init(mempool_t *pool, int reserve, size_t size);
-void *dm_thin_rs_mempool_alloc(mempool_t *pool);
 void *dm_thin_rs_mempool_try_alloc(mempool_t *pool);
 int dm_thin_rs_bioset_init(struct bio_set *set, unsigned int reserve);
 struct bio *dm_thin_rs_bio_alloc(struct bio_set *set, struct block_device *bdev, blk_opf_t opf);

@@ -19,11 +19,6 @@ int dm_thin_rs_mempool_init(mempool_t *pool, int reserve, size_t size)
 	return mempool_init_kmalloc_pool(pool, reserve, size);
 }
 
-void *dm_thin_rs_mempool_alloc(mempool_t *pool)
-{
-	return mempool_alloc(pool, GFP_NOIO);
-}
-
 void *dm_thin_rs_mempool_try_alloc(mempool_t *pool)
 {
 	return mempool_alloc(pool, GFP_NOWAIT);
