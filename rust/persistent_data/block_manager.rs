@@ -288,7 +288,7 @@ impl BlockManager {
 
     /// A block full of zeroes in place of whatever is there. Fails with `EPERM` if nothing may be
     /// written.
-    pub(crate) fn write_zeroed<R: Record>(
+    pub(super) fn write_zeroed<R: Record>(
         &mut self,
         location: u64,
         validator: &'static Validator<R>,

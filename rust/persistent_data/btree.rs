@@ -236,22 +236,6 @@ impl<V: DataReference> NestedTree<V> {
         self.set_inner_root(manager, outer, root)
     }
 
-    /// Deletes the tree `outer`. Fails with `ENODATA` if there is none.
-    ///
-    /// If that fails, the transaction has to be given up.
-    pub(crate) fn remove_all(&mut self, manager: &mut TransactionManager, outer: u64) -> Result {
-        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
-        let mut key = outer;
-        let mut root = 0;
-        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
-        // a root.
-        change(manager, Shape::Roots, data_block::<V>, |info| unsafe {
-            bindings::dm_btree_remove(info, self.root, &mut key, &mut root)
-        })?;
-        self.root = root;
-        Ok(())
-    }
-
     /// Takes the tree `outer` out. Fails with `ENODATA` if there is none.
     ///
     /// If that fails, the transaction has to be given up.
@@ -261,9 +245,18 @@ impl<V: DataReference> NestedTree<V> {
         outer: u64,
     ) -> Result<InnerTree<V>> {
         let root = self.inner_root(manager, outer)?;
-        // So that it is not deleted.
+        // So that it is not deleted with its entry.
         manager.reference(root)?;
-        self.remove_all(manager, outer)?;
+        manager.nodes().check(self.root, outer, REFERENCE_SIZE)?;
+
+        let mut key = outer;
+        let mut new_root = 0;
+        // SAFETY: The transaction manager is borrowed exclusively, and the pointers lead to a key and
+        // a root.
+        change(manager, Shape::Roots, data_block::<V>, |info| unsafe {
+            bindings::dm_btree_remove(info, self.root, &mut key, &mut new_root)
+        })?;
+        self.root = new_root;
         Ok(InnerTree::with_root(root))
     }
 
@@ -314,12 +307,10 @@ impl<V: DataReference> NestedTree<V> {
     ) -> Result<u64> {
         let mut removed = 0_u64;
         let mut position = begin;
-        let mut root = self.inner_root(manager, outer)?;
+        // While the inner tree changes, it is no part of the outer one, which would delete its old
+        // root.
+        let mut root = self.take(manager, outer)?.root;
 
-        // While the inner tree changes, it is no part of the outer one, and must not be deleted with
-        // its entry there.
-        manager.reference(root)?;
-        self.remove_all(manager, outer)?;
         while let Some((first, _)) = manager
             .nodes()
             .next::<{ REFERENCE_SIZE as usize }>(root, position)?

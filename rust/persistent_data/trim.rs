@@ -7,7 +7,10 @@
 //! deleted as trees of their own. What other trees have, too, stays: in the end it goes in one step,
 //! which is a short one, as nothing of it is really deleted.
 //!
-//! Nodes lose entries by that, and may have less than the library leaves them, which nobody minds.
+//! Nodes lose entries by that, and may have less than the library would leave them. It does not mind,
+//! but for one thing: a node with a single child becomes that child when something is removed below it,
+//! which is meant for roots. In other places leaves would come to be beside internal nodes. So all nodes
+//! but the root keep two children, or none.
 
 use super::{
     block_manager::WriteBlock,
@@ -53,6 +56,18 @@ struct Cut {
     end: usize,
 }
 
+impl Cut {
+    /// How many children it is about.
+    fn children(self) -> usize {
+        self.end.saturating_sub(self.begin)
+    }
+
+    /// Whether the node has a single child left without them.
+    fn leaves_one(self) -> bool {
+        self.children().saturating_add(1) == self.entries
+    }
+}
+
 /// What can be cut off.
 enum Found {
     /// The children of the last node; the others lead to it, each with one child.
@@ -83,25 +98,22 @@ impl<V: DataReference> NestedTree<V> {
         let root = self.inner_root(manager, outer)?;
         let mut position = position;
         for _ in 0..MAX_SHARED {
-            match find(manager, root, position)? {
+            let (values, next) = match find(manager, root, position)? {
                 Found::Leaves { path, values, next } => {
-                    return Ok(if self.cut(manager, outer, path)? {
-                        Trimmed { values, next }
-                    } else {
-                        Trimmed {
-                            values: 0,
-                            next: None,
-                        }
-                    });
+                    let cut = self.cut(manager, outer, path)?;
+                    (if cut { values } else { 0 }, next)
                 }
-                Found::Shared(next) => position = next,
-                Found::Nothing => {
-                    return Ok(Trimmed {
-                        values: 0,
-                        next: None,
-                    })
+                Found::Shared(next) if next > position => {
+                    position = next;
+                    continue;
                 }
-            }
+                Found::Shared(_) | Found::Nothing => (0, None),
+            };
+            return Ok(Trimmed {
+                values,
+                // Else the keys are not in order.
+                next: next.filter(|next| *next > position),
+            });
         }
         Ok(Trimmed {
             values: 0,
@@ -109,8 +121,8 @@ impl<V: DataReference> NestedTree<V> {
         })
     }
 
-    /// Cuts off what the last node of `path` says. Tells whether anything would be left: if not,
-    /// nothing has happened.
+    /// Cuts off what the last node of `path` says. Tells whether that could be done: not if too little
+    /// would be left.
     fn cut(
         &mut self,
         manager: &mut TransactionManager,
@@ -120,11 +132,14 @@ impl<V: DataReference> NestedTree<V> {
         // A node that loses all its children goes with them.
         let last = loop {
             match path.pop() {
-                Some(cut) if cut.end.saturating_sub(cut.begin) < cut.entries => break cut,
+                Some(cut) if cut.children() < cut.entries => break cut,
                 Some(_) => {}
                 None => return Ok(false),
             }
         };
+        if !path.is_empty() && last.leaves_one() {
+            return Ok(false);
+        }
         let mut trees = KVec::with_capacity(MAX_LEAVES, GFP_KERNEL)?;
         let node = manager.nodes().read(last.location, VALUE_SIZE)?;
         for index in last.begin..last.end {
@@ -132,8 +147,8 @@ impl<V: DataReference> NestedTree<V> {
         }
         drop(node);
 
-        // While the inner tree changes, it is no part of the outer one, and must not be deleted with
-        // its entry there.
+        // While the inner tree changes, it is no part of the outer one, which would delete its old
+        // root.
         let _ = self.take(manager, outer)?;
         path.push(last, GFP_KERNEL)?;
         let root = change(manager, &path)?;
@@ -177,7 +192,8 @@ fn find(manager: &TransactionManager, root: u64, position: u64) -> Result<Found>
         let child = nodes.read(child_location, VALUE_SIZE)?;
         if child.is_leaf() {
             let mut values = child.entries() as u64;
-            while cut.end < cut.entries && cut.end.saturating_sub(begin) < MAX_LEAVES {
+            let mut last_values = values;
+            while cut.end < cut.entries && cut.children() < MAX_LEAVES {
                 let neighbour = node.child(cut.end);
                 if manager.references(neighbour)? != 1 {
                     break;
@@ -186,8 +202,16 @@ fn find(manager: &TransactionManager, root: u64, position: u64) -> Result<Found>
                 if !leaf.is_leaf() {
                     return Err(Errno::EILSEQ);
                 }
-                values = values.saturating_add(leaf.entries() as u64);
+                last_values = leaf.entries() as u64;
+                values = values.saturating_add(last_values);
                 cut.end = cut.end.saturating_add(1);
+            }
+            if !path.is_empty() && cut.leaves_one() {
+                if cut.children() == 1 {
+                    return Ok(behind(cut.end).map_or(Found::Nothing, Found::Shared));
+                }
+                cut.end = cut.end.saturating_sub(1);
+                values = values.saturating_sub(last_values);
             }
             let next = behind(cut.end);
             path.push(cut, GFP_KERNEL)?;

@@ -291,6 +291,7 @@ unsafe extern "C" fn dec_roots(raw: *mut c_void, values: *const c_void, count: c
     // SAFETY: By the safety requirement.
     let context = unsafe { context(raw) };
     let each = |begin, end| {
+        check_referenced(context.metadata, begin, end)?;
         for root in begin..end {
             // SAFETY: `trees` describes the trees of the roots, and the transaction manager is
             // borrowed exclusively by `change`.

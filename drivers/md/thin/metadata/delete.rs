@@ -50,15 +50,6 @@ impl Deletions {
 }
 
 impl Metadata {
-    /// Deletes a device in one step, however long that takes.
-    ///
-    /// Fails with `ENODATA` if there is none, and with `EBUSY` if somebody has it open.
-    pub(crate) fn delete(&mut self, id: DeviceId) -> Result {
-        self.begin_delete(id)?;
-        while !self.delete_part(id)? {}
-        Ok(())
-    }
-
     /// Begins to delete a device: nobody can open it any more.
     ///
     /// Fails with `ENODATA` if there is none, and with `EBUSY` if somebody has it open, or it is being
