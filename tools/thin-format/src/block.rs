@@ -29,8 +29,8 @@ impl fmt::Display for BlockKind {
 ///
 /// # Invariants
 ///
-/// `memory[start..start + length]` exists, starts at a multiple of [`BLOCK_SIZE`] in memory, and `length` is a multiple
-/// of [`BLOCK_SIZE`].
+/// `memory[start..start + length]` exists, starts at a multiple of [`BLOCK_SIZE`] in memory, and
+/// `length` is a multiple of [`BLOCK_SIZE`].
 pub struct Buffer {
     memory: Vec<u8>,
     start: usize,
@@ -43,7 +43,8 @@ impl Buffer {
         let length = blocks.saturating_mul(BLOCK_SIZE);
         let memory = vec![0; length.saturating_add(BLOCK_SIZE)];
         let start = match memory.as_ptr().align_offset(BLOCK_SIZE) {
-            // An implementation may refuse to say; then direct I/O fails with an error, nothing worse.
+            // An implementation may refuse to say; then direct I/O fails with an error, nothing
+            // worse.
             start if start < BLOCK_SIZE => start,
             _ => 0,
         };

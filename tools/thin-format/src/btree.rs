@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Btrees: nodes, looking up a key, walking entries in order.
+//! Btrees: nodes, and walking entries in order.
 //!
-//! A tree is made of nodes of one block each. An internal node has, for each child, a key that is no greater than
-//! any key below that child; a leaf has keys and values. All leaves are equally far from the root, but
-//! functions here do not need that: the key ranges that parents leave to their children bound every walk, also
-//! through metadata made to trap us.
+//! A tree is made of nodes of one block each. An internal node has, for each child, a key that is
+//! no greater than any key below that child; a leaf has keys and values. All leaves are equally far
+//! from the root, but functions here do not need that: the key ranges that parents leave to their
+//! children bound every walk, also through metadata made to trap us.
 
 use crate::block::{BlockBytes, BlockKind};
 use crate::checksum;
@@ -13,7 +13,8 @@ use crate::io::Store;
 use crate::records::{DeviceDetails, IndexEntry, NodeError, NodeHeader, PackedMapping};
 use std::ops::ControlFlow;
 
-/// No tree is deeper: each level has at least twice the entries of the one above, and keys have 64 bits.
+/// No tree is deeper: each level has at least twice the entries of the one above, and keys have 64
+/// bits.
 pub const MAX_DEPTH: usize = 64;
 
 /// Something that the leaves of a tree have as values.
@@ -64,8 +65,8 @@ impl Value for IndexEntry {
 ///
 /// # Invariants
 ///
-/// The header describes entries that lie inside the block; exactly one of the two flags is set; the keys ascend strictly;
-/// an internal node has at least one child and values of 8 bytes.
+/// The header describes entries that lie inside the block; exactly one of the two flags is set; the
+/// keys ascend strictly; an internal node has at least one child and values of 8 bytes.
 #[derive(Clone, Copy)]
 pub struct Node<'a> {
     header: NodeHeader,
@@ -73,11 +74,13 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// Verifies `bytes`, read from `block`, as a node of a tree whose leaves have values of `value_size` bytes.
+    /// Verifies `bytes`, read from `block`, as a node of a tree whose leaves have values of
+    /// `value_size` bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Block`] with the first [`Fault`] found: checksum first, then location, then shape, then keys.
+    /// [`Error::Block`] with the first [`Fault`] found: checksum first, then location, then shape,
+    /// then keys.
     pub fn verify(block: u64, bytes: &'a BlockBytes, value_size: u32) -> Result<Node<'a>> {
         checksum::check(BlockKind::Node, bytes, block)?;
         Node::shape(bytes, Some(value_size))
@@ -178,12 +181,8 @@ impl<'a> Node<'a> {
         self.keys().next_back()
     }
 
-    /// Key number `index`.
-    pub fn key(&self, index: usize) -> Option<u64> {
-        self.keys().nth(index)
-    }
-
-    /// Its values, in the order of the keys; nothing if the node's values have another size than `V`.
+    /// Its values, in the order of the keys; nothing if the node's values have another size than
+    /// `V`.
     pub fn values<V: Value>(
         &self,
     ) -> impl DoubleEndedIterator<Item = V> + ExactSizeIterator + Clone + 'a {
@@ -205,8 +204,9 @@ impl<'a> Node<'a> {
         self.keys().zip(self.values())
     }
 
-    /// The children of an internal node, each with the keys that belong below it: from the first, up to, not
-    /// including, the second. `end` is where the node's own range ends, `None` for no end.
+    /// The children of an internal node, each with the keys that belong below it: from the first,
+    /// up to, not including, the second. `end` is where the node's own range ends, `None` for no
+    /// end.
     pub fn children(&self, end: Option<u64>) -> impl Iterator<Item = Child> + 'a {
         let ends = self.keys().skip(1).map(Some).chain([end]);
         let entries = if self.is_leaf() { 0 } else { self.len() };
@@ -214,23 +214,6 @@ impl<'a> Node<'a> {
             .zip(ends)
             .take(entries)
             .map(|((begin, block), end)| Child { block, begin, end })
-    }
-
-    /// The largest entry whose key is at most `key`.
-    fn find(&self, key: u64) -> Option<usize> {
-        let keys = self.header.keys(self.bytes);
-        let at =
-            |index: usize| crate::block::u64_at(keys, index.saturating_mul(NodeHeader::KEY_BYTES));
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if at(middle) <= key {
-                low = middle.saturating_add(1);
-            } else {
-                high = middle;
-            }
-        }
-        low.checked_sub(1)
     }
 
     /// Checks that all keys lie in the range that the parent leaves to this node.
@@ -274,35 +257,6 @@ impl Child {
     }
 }
 
-/// The value that the tree at `root` has for `key`.
-///
-/// # Errors
-///
-/// [`Error::Read`] and [`Error::Block`] for a node on the way.
-pub fn lookup<V: Value>(store: &dyn Store, root: u64, key: u64) -> Result<Option<V>> {
-    let mut here = Child::root(root);
-    for _ in 0..MAX_DEPTH {
-        let bytes = store.read_block(here.block)?;
-        let node = verify_child(&here, &bytes, V::BYTES)?;
-        let Some(index) = node.find(key) else {
-            return Ok(None);
-        };
-        if node.is_leaf() {
-            return Ok(node
-                .entries::<V>()
-                .nth(index)
-                .filter(|(found, _)| *found == key)
-                .map(|(_, value)| value));
-        }
-        let child = node.children(here.end).nth(index);
-        match child {
-            Some(child) => here = child,
-            None => return Ok(None),
-        }
-    }
-    Err(Error::block(root, BlockKind::Node, Fault::TooDeep))
-}
-
 /// Verifies a node as the child that its parent describes.
 ///
 /// # Errors
@@ -323,15 +277,15 @@ pub enum Visit<'a> {
     Internal(&'a Child, Node<'a>),
     /// A verified leaf, in order of keys.
     Leaf(&'a Child, Node<'a>),
-    /// A node that cannot be used: the keys from `begin` to `end` of the child are lost. `Break` ends the walk
-    /// with the error, `Continue` goes on with the next node.
+    /// A node that cannot be used: the keys from `begin` to `end` of the child are lost. `Break`
+    /// ends the walk with the error, `Continue` goes on with the next node.
     Bad(&'a Child, &'a Error),
 }
 
 /// Walks the tree at `root`, whose leaves have values of `value_size` bytes, in order of keys.
 ///
-/// The children of an internal node are read together, so that neighbours come with one read. Memory: the siblings of
-/// the nodes on the way down, at most one node's worth (1 MiB) per level.
+/// The children of an internal node are read together, so that neighbours come with one read.
+/// Memory: the siblings of the nodes on the way down, at most one node's worth (1 MiB) per level.
 ///
 /// `Break` from the visitor, other than for [`Visit::Before`], ends the walk.
 ///
@@ -396,8 +350,8 @@ fn walk_below(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Hands every entry of the tree at `root` with a key from `begin` up to, not including, `end` to `visit`, in order of keys,
-/// until that breaks. Nodes outside of the range are not read.
+/// Hands every entry of the tree at `root` with a key from `begin` up to, not including, `end` to
+/// `visit`, in order of keys, until that breaks. Nodes outside of the range are not read.
 ///
 /// # Errors
 ///

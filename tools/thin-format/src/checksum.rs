@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The checksum of a metadata block.
 //!
-//! A block carries, in its first four bytes, the CRC-32C (Castagnoli polynomial, reflected) of the 4092 bytes
-//! that follow, inverted and mixed with a constant that depends on what the block is. A block
-//! of one kind therefore never passes as one of another kind.
+//! A block carries, in its first four bytes, the CRC-32C (Castagnoli polynomial, reflected) of the
+//! 4092 bytes that follow, inverted and mixed with a constant that depends on what the block is. A
+//! block of one kind therefore never passes as one of another kind.
 //!
-//! Checking every block of a full metadata device is most of what a checker computes, so the
-//! 4092 bytes are cut into three streams that the processor's CRC unit works on at the same time: the
+//! Checking every block of a full metadata device is most of what a checker computes, so the 4092
+//! bytes are cut into three streams that the processor's CRC unit works on at the same time: the
 //! instruction takes three cycles but a new one can start in each.
 
 use crate::block::{BlockBytes, BlockKind, BLOCK_SIZE};
@@ -85,7 +85,8 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 fn raw(register: u32, bytes: &[u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has been found to have the instructions that the function is compiled for.
+        // SAFETY: the processor has been found to have the instructions that the function is
+        // compiled for.
         return unsafe { hardware::raw(register, bytes) };
     }
     portable(register, bytes)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reference counts of very many blocks, in little memory, added to from several threads.
 //!
-//! Almost every block of a pool has a count of 0 or 1, and those that snapshots share a small one. So counts are kept in
-//! chunks of 4096 blocks, each with the narrowest of 2, 8, 16 or 32 bits per count that holds its greatest, and
-//! a chunk that nothing refers to takes no memory. Blocks are mostly mapped in runs: adding a run to
-//! 2-bit counts is one addition for 32 blocks.
+//! Almost every block of a pool has a count of 0 or 1, and those that snapshots share a small one.
+//! So counts are kept in chunks of 4096 blocks, each with the narrowest of 2, 8, 16 or 32 bits per
+//! count that holds its greatest, and a chunk that nothing refers to takes no memory. Blocks are
+//! mostly mapped in runs: adding a run to 2-bit counts is one addition for 32 blocks.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,8 +19,8 @@ const LOW: u64 = 0x5555_5555_5555_5555;
 
 /// Reference counts of the blocks `0..blocks`.
 ///
-/// Memory: 24 bytes for each 4096 blocks, and for those of which any has a reference 1 KiB, or 4, 8 or 16 KiB
-/// if one has more than 3, 255 or 65535.
+/// Memory: 24 bytes for each 4096 blocks, and for those of which any has a reference 1 KiB, or 4, 8
+/// or 16 KiB if one has more than 3, 255 or 65535.
 pub struct Counts {
     chunks: Vec<Mutex<Chunk>>,
     blocks: u64,
@@ -34,7 +34,8 @@ pub struct Adder<'a> {
 }
 
 impl Adder<'_> {
-    /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are left out.
+    /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are
+    /// left out.
     pub fn add(&mut self, first: u64, length: u64) {
         let end = first.saturating_add(length).min(self.counts.blocks);
         let mut from = first;
@@ -99,13 +100,15 @@ impl Counts {
         self.blocks
     }
 
-    /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are left out.
+    /// Adds a reference to each of the `length` blocks from `first` on; those that do not exist are
+    /// left out.
     pub fn add(&self, first: u64, length: u64) {
         self.adder().add(first, length);
     }
 
-    /// For adding many references, most of them near the ones before. It keeps other threads from the counts of the
-    /// blocks around those added last, so the thread that has it must not use these counts in another way.
+    /// For adding many references, most of them near the ones before. It keeps other threads from
+    /// the counts of the blocks around those added last, so the thread that has it must not use
+    /// these counts in another way.
     pub fn adder(&self) -> Adder<'_> {
         Adder {
             counts: self,
@@ -129,8 +132,8 @@ impl Counts {
             .map_or(0, |chunk| lock(chunk).get(offset))
     }
 
-    /// The counts of the 32 blocks from `first` (a multiple of 32) on, each as 2 bits (3 for 3 and more), the first
-    /// in the lowest bits.
+    /// The counts of the 32 blocks from `first` (a multiple of 32) on, each as 2 bits (3 for 3 and
+    /// more), the first in the lowest bits.
     pub fn word(&self, first: u64) -> u64 {
         let (index, offset) = split(first);
         self.chunks

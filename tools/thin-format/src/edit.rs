@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Changing metadata in place so that a crash at any moment leaves the old or the new.
 //!
-//! Nothing that the old superblock leads to is overwritten: new blocks go where nothing is, then everything is made durable, then
-//! the superblock is written, and made durable too. Until that last write the old metadata is
-//! whole, and after it the new.
+//! Nothing that the old superblock leads to is overwritten: new blocks go where nothing is, then
+//! everything is made durable, then the superblock is written, and made durable too. Until that
+//! last write the old metadata is whole, and after it the new.
 //!
 //! [`set_right`] replaces both space maps with true ones.
 
@@ -23,7 +23,8 @@ use crate::space_map::{self, bitmaps_for, Bitmap, Which, PER_BITMAP};
 use crate::superblock;
 use std::ops::ControlFlow;
 
-/// A change in the making. Dropped without [`Transaction::commit`], it leaves the metadata as it was.
+/// A change in the making. Dropped without [`Transaction::commit`], it leaves the metadata as it
+/// was.
 pub struct Transaction<'a> {
     store: &'a dyn Store,
     /// Blocks that neither the old nor, so far, the new metadata uses; the next one last.
@@ -99,13 +100,13 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Makes everything written durable, then changes the superblock, then makes that durable. Returns how many blocks
-    /// were written.
+    /// Makes everything written durable, then changes the superblock, then makes that durable.
+    /// Returns how many blocks were written.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] and [`Error::Flush`]; the old metadata is then still in force, unless the superblock itself
-    /// was being written.
+    /// [`Error::Write`] and [`Error::Flush`]; the old metadata is then still in force, unless the
+    /// superblock itself was being written.
     pub fn commit(mut self, change: impl FnOnce(&mut Superblock)) -> Result<u64> {
         self.write_gathered()?;
         self.store.flush()?;
@@ -113,8 +114,8 @@ impl<'a> Transaction<'a> {
         Ok(self.written.saturating_add(1))
     }
 
-    /// Writes a tree of `count` entries, ascending by key, whose values have `value_size` bytes. Returns its root and
-    /// notes its nodes in `used`.
+    /// Writes a tree of `count` entries, ascending by key, whose values have `value_size` bytes.
+    /// Returns its root and notes its nodes in `used`.
     ///
     /// # Errors
     ///
@@ -278,11 +279,12 @@ pub struct Change {
     pub free_metadata: u64,
 }
 
-/// Makes both space maps say what [`crate::check::check`] found to be true, and the superblock's time no earlier than
-/// any mapping's.
+/// Makes both space maps say what [`crate::check::check`] found to be true, and the superblock's
+/// time no earlier than any mapping's.
 ///
-/// Bitmaps of the data device that are right already stay where they are. Of everything else a new copy is
-/// written, in blocks that are free both in truth and in the present space map as far as there are enough such.
+/// Bitmaps of the data device that are right already stay where they are. Of everything else a new
+/// copy is written, in blocks that are free both in truth and in the present space map as far as
+/// there are enough such.
 ///
 /// # Errors
 ///
@@ -359,8 +361,9 @@ pub fn set_right(store: &dyn Store, superblock: &Superblock, truth: Truth) -> Re
         None => transaction.write_tree(u32::BYTES, many_data, many(&truth.data), &used)?,
     };
 
-    // The metadata's own space map counts its own blocks: so first get them all, then write. None of these blocks has
-    // more than one reference, so that the tree of large counts does not change any more.
+    // The metadata's own space map counts its own blocks: so first get them all, then write. None
+    // of these blocks has more than one reference, so that the tree of large counts does not change
+    // any more.
     let metadata_many = used.clone();
     let metadata_count_root =
         transaction.write_tree(u32::BYTES, many_metadata, many(&metadata_many), &used)?;
@@ -406,7 +409,8 @@ pub fn set_right(store: &dyn Store, superblock: &Superblock, truth: Truth) -> Re
     })
 }
 
-/// Bitmap number `place` of a space map of `blocks` blocks with these `counts`, and its index entry but for where it is.
+/// Bitmap number `place` of a space map of `blocks` blocks with these `counts`, and its index entry
+/// but for where it is.
 fn bitmap(counts: &Counts, place: u64, blocks: u64) -> (BlockBytes, IndexEntry) {
     let start = place.saturating_mul(PER_BITMAP);
     let length = blocks.saturating_sub(start).min(PER_BITMAP) as u32;
@@ -507,7 +511,8 @@ fn many(counts: &Counts) -> impl FnOnce(&mut Add<'_>) -> Result + '_ {
     }
 }
 
-/// Up to `needed` blocks that nothing refers to: first those that the present space map has as free too.
+/// Up to `needed` blocks that nothing refers to: first those that the present space map has as free
+/// too.
 fn free_blocks(
     store: &dyn Store,
     root: &SpaceMapRoot,

@@ -177,10 +177,13 @@ impl fmt::Display for Error {
             Error::Open { path, why } => match why {
                 OpenError::Missing => write!(f, "Couldn't find input file: {}", path.display()),
                 OpenError::WrongType => write!(f, "Not a block device or regular file: {}", path.display()),
-                OpenError::TooSmall => f.write_str("Metadata device/file too small.  Is this binary metadata?"),
+                OpenError::TooSmall => f.write_str(
+                    "Metadata device/file too small.  Is this binary metadata?",
+                ),
                 OpenError::InUse => write!(
                     f,
-                    "{}: Device or resource busy. It is in use: deactivate the pool first, or work on a metadata snapshot",
+                    "{}: Device or resource busy. It is in use: deactivate the pool first, or work on \
+                     a metadata snapshot",
                     path.display()
                 ),
                 OpenError::Other(why) => write!(f, "{}: {}", path.display(), plain(why)),

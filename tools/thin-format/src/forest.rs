@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reading all trees of the metadata together, each node exactly once.
 //!
-//! Snapshots share most of their nodes. Walking one device after the other reads shared nodes as often as there are
-//! snapshots, in an order that suits no disk. A [`Forest`] goes down all trees at once, layer by layer: the
-//! nodes of a layer are read in order of location by several threads, and a node that two
-//! parents point to is in its layer once. What remains of a node is a summary of a few bytes; key ranges and
-//! totals are then worked out upwards, when everything below is known ([`Forest::sum_up`]).
+//! Snapshots share most of their nodes. Walking one device after the other reads shared nodes as
+//! often as there are snapshots, in an order that suits no disk. A [`Forest`] goes down all trees
+//! at once, layer by layer: the nodes of a layer are read in order of location by several threads,
+//! and a node that two parents point to is in its layer once. What remains of a node is a summary
+//! of a few bytes; key ranges and totals are then worked out upwards, when everything below is
+//! known ([`Forest::sum_up`]).
 
 use crate::block::{BlockBytes, BlockKind, MAX_METADATA_BLOCKS};
 use crate::btree::{Child, Node, MAX_DEPTH};
 use crate::counts::Counts;
 use crate::error::{Error, Fault, Result};
 use crate::io::{self, Store};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 /// What a metadata block is used as. A block used as two of them is an error.
@@ -44,7 +46,8 @@ pub enum Use {
 /// Nodes in a chunk of the table.
 const CHUNK: usize = 1024;
 
-/// Entries of internal nodes that are kept in memory, 12 bytes each; more are read again when they are summed up.
+/// Entries of internal nodes that are kept in memory, 12 bytes each; more are read again when they
+/// are summed up.
 const KEPT_ENTRIES: usize = 8 << 20;
 
 /// What is known about the nodes in a run of blocks. Blocks that are not in use take no memory.
@@ -96,6 +99,7 @@ pub struct Summary {
 
 /// An internal node that waits to be summed up.
 struct Pending {
+    used_as: Use,
     block: u32,
     kept: Option<Kept>,
 }
@@ -114,8 +118,8 @@ enum Claim {
 
 /// All trees of a pool's metadata as they are read.
 ///
-/// Memory: 23 bytes for each metadata block near one that is in use, 12 for each entry of an internal node up
-/// to 96 MiB, and the metadata's own [`Counts`].
+/// Memory: 23 bytes for each metadata block near one that is in use, 12 for each entry of an
+/// internal node up to 96 MiB, and the metadata's own [`Counts`].
 pub struct Forest<'a> {
     store: &'a dyn Store,
     limit: u64,
@@ -124,6 +128,8 @@ pub struct Forest<'a> {
     counts: Counts,
     pending: Vec<Pending>,
     kept: AtomicUsize,
+    /// How many entries are kept at most.
+    keep: usize,
     errors: Vec<Error>,
     error_count: u64,
     underfull: u64,
@@ -164,6 +170,7 @@ impl<'a> Forest<'a> {
             counts: Counts::new(limit),
             pending: Vec::new(),
             kept: AtomicUsize::new(0),
+            keep: KEPT_ENTRIES,
             errors: Vec::new(),
             error_count: 0,
             underfull: 0,
@@ -183,15 +190,14 @@ impl<'a> Forest<'a> {
         )
     }
 
-    /// How many nodes other than roots are less than a third full. The kernel does not leave such nodes behind, but reads
-    /// them.
+    /// How many nodes other than roots are less than a third full. The kernel does not leave such
+    /// nodes behind, but reads them.
     pub fn underfull(&self) -> u64 {
         self.underfull
     }
 
-    /// Notes a reference to a block that is not a node.
-    ///
-    /// Returns whether it is the first. A node is not to be noted: [`Forest::read`] does that.
+    /// Notes a reference to a block, and returns whether it is the first. References to nodes are
+    /// noted by [`Forest::read`].
     ///
     /// # Errors
     ///
@@ -208,18 +214,12 @@ impl<'a> Forest<'a> {
         }
     }
 
-    /// What `block` is used as; `None` if nothing refers to it.
-    pub fn used_as(&self, block: u64) -> Option<u8> {
-        let (chunk, at) = self.place(block)?;
-        let used_as = chunk.get()?.used_as.get(at)?.load(Relaxed);
-        (used_as != 0).then_some(used_as)
-    }
-
-    /// Reads the trees at `roots` (one reference for each), whose leaves have values of `value_size` bytes, as far as they
-    /// were not read before.
+    /// Reads the trees at `roots` (one reference for each), whose leaves have values of
+    /// `value_size` bytes, as far as they were not read before.
     ///
-    /// Each thread makes a state with `start` and hands each leaf, once, to `leaf`, which says whether the leaf's
-    /// contents are right. `advance` is told how many more nodes were read. The states are given back.
+    /// Each thread makes a state with `start` and hands each leaf, once, to `leaf`, which says
+    /// whether the leaf's contents are right. `advance` is told how many more nodes were read. The
+    /// states are given back.
     pub fn read<S, M, L>(
         &mut self,
         used_as: Use,
@@ -243,9 +243,18 @@ impl<'a> Forest<'a> {
             }
         }
         let mut states = Vec::new();
-        let mut at_roots = true;
-        while !layer.is_empty() {
+        for depth in 0.. {
+            if layer.is_empty() {
+                break;
+            }
             layer.sort_unstable();
+            if depth > MAX_DEPTH {
+                for block in layer {
+                    self.taint(block.into());
+                    self.fail(Error::block(block.into(), BlockKind::Node, Fault::TooDeep));
+                }
+                break;
+            }
             let forest = &*self;
             let begin = || Layer {
                 state: start(),
@@ -269,7 +278,7 @@ impl<'a> Forest<'a> {
                     match node {
                         Ok(node) => {
                             let third = node.header().max_entries / 3;
-                            if !at_roots && node.header().entries < third {
+                            if depth > 0 && node.header().entries < third {
                                 layer.underfull = layer.underfull.saturating_add(1);
                             }
                             if node.is_leaf() {
@@ -296,13 +305,12 @@ impl<'a> Forest<'a> {
                 let room = MAX_ERRORS.saturating_sub(self.errors.len());
                 self.errors.extend(result.errors.into_iter().take(room));
             }
-            at_roots = false;
         }
         states
     }
 
-    /// Works out what is below each internal node that was read, and checks that key ranges, and the lengths of
-    /// branches, fit together.
+    /// Works out what is below each internal node that was read, and checks that key ranges, and
+    /// the lengths of branches, fit together.
     pub fn sum_up(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
         // One layer of each tree is summed up per round.
@@ -321,22 +329,21 @@ impl<'a> Forest<'a> {
                             .iter()
                             .copied()
                             .zip(kept.children.iter().map(|child| u64::from(*child)));
-                        match self.sum_up_node(node.block.into(), children) {
+                        match self.sum_up_node(node.used_as, node.block.into(), children) {
                             Ok(()) => {}
                             Err(NotYet) => later.push(node),
                         }
                     }
-                    None => unread.push(node.block),
+                    None => unread.push(node),
                 }
             }
-            unread.sort_unstable();
-            let again = self.sum_up_unread(&unread);
-            later.extend(again.into_iter().map(|block| Pending { block, kept: None }));
+            later.extend(self.sum_up_unread(unread));
             pending = later;
             if pending.len() == before {
                 break;
             }
         }
+        self.kept.store(0, Relaxed);
         // Only nodes that are below themselves are left.
         for node in pending {
             self.taint(node.block.into());
@@ -348,11 +355,16 @@ impl<'a> Forest<'a> {
         }
     }
 
-    /// The summary of a node that was read and summed up, or is tainted.
-    pub fn summary(&self, block: u64) -> Option<Summary> {
+    /// The summary of a node that was read and summed up, or is tainted; `None` if the block is not
+    /// used as such.
+    pub fn summary(&self, used_as: Use, block: u64) -> Option<Summary> {
         let (chunk, at) = self.place(block)?;
         let chunk = chunk.get()?;
-        let state = chunk.state.get(at)?.load(Relaxed);
+        let used_so = chunk.used_as.get(at)?.load(Relaxed);
+        if used_so != used_as as u8 {
+            return None;
+        }
+        let state = chunk.state.get(at)?.load(Ordering::Acquire);
         Some(Summary {
             entries: chunk.entries.get(at)?.load(Relaxed).into(),
             height: chunk.height.get(at)?.load(Relaxed),
@@ -363,19 +375,15 @@ impl<'a> Forest<'a> {
         })
     }
 
-    /// Whether everything in and below a node is right, and its keys are those that its parent leaves to it.
-    pub fn is_sound(&self, child: &Child) -> bool {
-        self.summary(child.block).is_some_and(|summary| {
+    /// Whether everything in and below a node is right, and its keys are those that its parent
+    /// leaves to it.
+    pub fn is_sound(&self, used_as: Use, child: &Child) -> bool {
+        self.summary(used_as, child.block).is_some_and(|summary| {
             let fits =
                 summary.first >= child.begin && child.end.is_none_or(|end| summary.last < end);
             let empty = summary.entries == 0 && summary.height == 0;
             !summary.tainted && (fits || empty)
         })
-    }
-
-    /// Whether something in the node, or below it, is wrong.
-    pub fn is_tainted(&self, block: u64) -> bool {
-        self.summary(block).is_none_or(|summary| summary.tainted)
     }
 
     fn fail(&mut self, error: Error) {
@@ -425,7 +433,8 @@ impl<'a> Forest<'a> {
         set(&chunk.entries, at, |place| place.store(entries, Relaxed));
         set(&chunk.height, at, |place| place.store(height, Relaxed));
         set(&chunk.state, at, |place| {
-            place.fetch_or(state, Relaxed);
+            // Whoever sees that the node is summed up has to see what it was summed up to.
+            place.fetch_or(state, Ordering::Release);
         });
     }
 
@@ -467,7 +476,7 @@ impl<'a> Forest<'a> {
                 }
             }
         }
-        let keep = self.kept.fetch_add(node.len(), Relaxed) < KEPT_ENTRIES;
+        let keep = self.kept.fetch_add(node.len(), Relaxed) < self.keep;
         let kept = keep.then(|| Kept {
             keys: node.keys().collect(),
             // Blocks beyond the limit were reported; no block has this number.
@@ -477,29 +486,50 @@ impl<'a> Forest<'a> {
                 .collect(),
         });
         layer.pending.push(Pending {
+            used_as,
             block: block as u32,
             kept,
         });
     }
 
-    /// Sums up the internal nodes in `blocks`, which were not kept. Returns those for which it is too early.
-    fn sum_up_unread(&mut self, blocks: &[u32]) -> Vec<u32> {
+    /// Sums up internal nodes that were not kept. Returns those for which it is too early.
+    fn sum_up_unread(&mut self, mut nodes: Vec<Pending>) -> Vec<Pending> {
+        nodes.sort_unstable_by_key(|node| node.block);
+        let blocks: Vec<u32> = nodes.iter().map(|node| node.block).collect();
+        let used_as = |block: u64| {
+            let at = nodes.partition_point(|node| u64::from(node.block) < block);
+            nodes.get(at).map_or(Use::Mapping, |node| node.used_as)
+        };
         let forest = &*self;
-        // One thread, because summing up a node may report an error.
         let read = io::read_blocks(
             self.store,
-            blocks,
+            &blocks,
             self.threads,
             || (Vec::new(), Vec::new()),
-            |(later, errors): &mut (Vec<u32>, Vec<Error>), block, bytes: Result<&BlockBytes>| {
-                // It was sound when it was read first.
-                let Some(node) = bytes.ok().and_then(|bytes| Node::shape(bytes, None).ok()) else {
-                    forest.taint(block);
-                    return;
+            |(later, errors): &mut (Vec<Pending>, Vec<Error>),
+             block,
+             bytes: Result<&BlockBytes>| {
+                let node = match bytes {
+                    Ok(bytes) => Node::verify_any(block, bytes),
+                    Err(error) => Err(error),
                 };
-                match forest.sums(block, node.entries::<u64>()) {
+                let node = match node {
+                    Ok(node) => node,
+                    // It was sound a moment ago: the device is failing.
+                    Err(error) => {
+                        forest.note(block, 0, 0, 0, 1, SUMMED | TAINTED);
+                        errors.push(error);
+                        return;
+                    }
+                };
+                let used_as = used_as(block);
+                match forest.sums(used_as, block, node.entries::<u64>()) {
                     Ok(found) => errors.extend(found),
-                    Err(NotYet) => later.push(block as u32),
+                    Err(NotYet) => later.push(Pending {
+                        used_as,
+                        block: block as u32,
+                        kept: None,
+                    }),
                 }
             },
         );
@@ -513,10 +543,11 @@ impl<'a> Forest<'a> {
 
     fn sum_up_node(
         &mut self,
+        used_as: Use,
         block: u64,
         children: impl Iterator<Item = (u64, u64)> + Clone,
     ) -> std::result::Result<(), NotYet> {
-        let errors = self.sums(block, children)?;
+        let errors = self.sums(used_as, block, children)?;
         errors.into_iter().for_each(|error| self.fail(error));
         Ok(())
     }
@@ -524,11 +555,12 @@ impl<'a> Forest<'a> {
     /// Sums up one internal node from its keys and children, if all of those are summed up.
     fn sums(
         &self,
+        used_as: Use,
         block: u64,
         children: impl Iterator<Item = (u64, u64)> + Clone,
     ) -> std::result::Result<Vec<Error>, NotYet> {
         let known = |summary: &Summary| summary.state & SUMMED != 0;
-        let settled = |child: u64| match self.summary(child) {
+        let settled = |child: u64| match self.summary(used_as, child) {
             // A tainted node that was not even read stays as it is.
             Some(summary) => known(&summary) || (summary.tainted && summary.state & READ == 0),
             None => true,
@@ -547,7 +579,7 @@ impl<'a> Forest<'a> {
             .chain([None]);
         for ((begin, child), end) in children.zip(ends) {
             last = last.max(begin);
-            let Some(summary) = self.summary(child).filter(known) else {
+            let Some(summary) = self.summary(used_as, child).filter(known) else {
                 tainted = true;
                 continue;
             };
@@ -580,3 +612,110 @@ impl<'a> Forest<'a> {
 
 /// Something below the node is not summed up yet.
 struct NotYet;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BLOCK_SIZE;
+    use crate::checksum;
+    use crate::io::Memory;
+    use crate::records::NodeHeader;
+
+    /// Writes a node with these entries.
+    fn node(store: &Memory, block: u64, flags: u32, entries: &[(u64, u64)]) {
+        let mut bytes = [0; BLOCK_SIZE];
+        let header = NodeHeader {
+            flags,
+            entries: entries.len() as u32,
+            max_entries: 252,
+            value_size: 8,
+        };
+        header.write(&mut bytes);
+        for (at, (key, value)) in entries.iter().enumerate() {
+            bytes[32 + 8 * at..][..8].copy_from_slice(&key.to_le_bytes());
+            bytes[32 + 8 * (252 + at)..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        checksum::seal(BlockKind::Node, &mut bytes, block);
+        store.write_block(block, &bytes).unwrap();
+    }
+
+    fn read<'a>(store: &'a Memory, keep: usize, roots: &[u64]) -> (Forest<'a>, Vec<u64>) {
+        let mut forest = Forest::new(store, 2);
+        forest.keep = keep;
+        let note = |seen: &mut Vec<u64>, block, _: Node<'_>| {
+            seen.push(block);
+            true
+        };
+        let seen = forest.read(Use::Mapping, 8, roots, &|_| {}, Vec::new, note);
+        forest.sum_up();
+        let mut seen: Vec<u64> = seen.into_iter().flatten().collect();
+        seen.sort_unstable();
+        (forest, seen)
+    }
+
+    #[test]
+    fn shared_nodes_are_read_once_and_summed_up_for_each_tree() {
+        let store = Memory::new(20);
+        for (block, first) in [(10, 0), (11, 100), (12, 200), (13, 200)] {
+            let entries: Vec<_> = (0..90).map(|at| (first + at, at << 24)).collect();
+            node(&store, block, NodeHeader::LEAF, &entries);
+        }
+        node(
+            &store,
+            2,
+            NodeHeader::INTERNAL,
+            &[(0, 10), (100, 11), (200, 12)],
+        );
+        node(
+            &store,
+            3,
+            NodeHeader::INTERNAL,
+            &[(0, 10), (100, 11), (200, 13)],
+        );
+        node(&store, 4, NodeHeader::INTERNAL, &[(0, 3)]);
+        // Whether internal nodes are kept or read again makes no difference.
+        for keep in [0, 5, 1000] {
+            let (mut forest, seen) = read(&store, keep, &[2, 3, 4, 2]);
+            assert_eq!(seen, [10, 11, 12, 13]);
+            assert_eq!(forest.take_errors().1, 0);
+            for (root, height) in [(2, 1), (3, 1), (4, 2)] {
+                let summary = forest.summary(Use::Mapping, root).unwrap();
+                assert_eq!((summary.entries, summary.height), (270, height));
+                assert!(!summary.tainted);
+            }
+            let counts = [2, 3, 4, 10, 11, 12, 13].map(|block| forest.counts().get(block));
+            assert_eq!(counts, [2, 2, 1, 2, 2, 1, 1]);
+        }
+    }
+
+    #[test]
+    fn trees_without_a_bottom_are_errors() {
+        // One that is its own child, two that are each other's, and one that goes on and on.
+        let store = Memory::new(300);
+        node(&store, 1, NodeHeader::INTERNAL, &[(0, 1)]);
+        node(&store, 2, NodeHeader::INTERNAL, &[(0, 3)]);
+        node(&store, 3, NodeHeader::INTERNAL, &[(0, 2)]);
+        for block in 10..290 {
+            node(&store, block, NodeHeader::INTERNAL, &[(0, block + 1)]);
+        }
+        for keep in [0, 1000] {
+            for root in [1, 2, 10] {
+                let (mut forest, seen) = read(&store, keep, &[root]);
+                assert!(seen.is_empty());
+                assert!(forest.take_errors().1 > 0);
+                assert!(forest.summary(Use::Mapping, root).unwrap().tainted);
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_only_one_thing() {
+        let store = Memory::new(20);
+        node(&store, 5, NodeHeader::LEAF, &[]);
+        let (mut forest, _) = read(&store, 100, &[5]);
+        assert_eq!(forest.refer(Use::DataBitmap, 5), Err(Fault::Crossed));
+        assert!(forest.summary(Use::Details, 5).is_none());
+        let beyond = Fault::ChildOutOfRange { child: 20 };
+        assert_eq!(forest.refer(Use::DataBitmap, 20), Err(beyond));
+    }
+}

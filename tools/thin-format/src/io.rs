@@ -2,12 +2,13 @@
 //! Reading and writing metadata blocks.
 //!
 //! [`Store`] is anything that holds numbered blocks: a device or file ([`Device`]), or memory in
-//! tests ([`Memory`]). [`read_blocks`] and [`scan`] read many blocks with several threads at a time, in
-//! large pieces, and hand each block with its number, or its own error, to a visitor.
+//! tests ([`Memory`]). [`read_blocks`] and [`scan`] read many blocks with several threads at a
+//! time, in large pieces, and hand each block with its number, or its own error, to a visitor.
 //!
-//! Devices are read past the page cache where the file system can do that: metadata is read once, and a pool
-//! that the kernel has open writes past the page cache too. Each thread has one buffer and does not read on before its
-//! visitor is done with what it read, so memory stays bounded however slow the visitor is.
+//! Devices are read past the page cache where the file system can do that: metadata is read once,
+//! and a pool that the kernel has open writes past the page cache too. Each thread has one buffer
+//! and does not read on before its visitor is done with what it read, so memory stays bounded
+//! however slow the visitor is.
 
 use crate::block::{blocks_of, BlockBytes, Buffer, BLOCK_BYTES, BLOCK_SIZE};
 use crate::error::{Error, OpenError, Result};
@@ -173,11 +174,6 @@ impl Device {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Whether it is read and written past the page cache.
-    pub fn is_direct(&self) -> bool {
-        self.direct
-    }
 }
 
 fn open_error(error: io::Error) -> OpenError {
@@ -341,10 +337,12 @@ impl Store for Memory {
     }
 }
 
-/// Blocks in one read of [`read_blocks`] and [`scan`]: 1 MiB, which spinning disks and flash both like.
+/// Blocks in one read of [`read_blocks`] and [`scan`]: 1 MiB, which spinning disks and flash both
+/// like.
 pub const READ_BLOCKS: usize = 256;
 
-/// Blocks that nobody asked for are read too if that joins two pieces into one and they are no more than this.
+/// Blocks that nobody asked for are read too if that joins two pieces into one and they are no more
+/// than this.
 const GAP: u64 = 16;
 
 /// How many threads to read with: enough to keep a device busy while others compute.
@@ -354,8 +352,9 @@ pub fn default_threads() -> usize {
 
 /// Reads the blocks named by `wanted` (ascending) with `threads` threads, in order of location.
 ///
-/// Each thread makes a state with `start`, hands every block it read, or the error of that very block, to `visit`, and
-/// gives its state back. Neighbouring blocks are read in one go; if that fails, each one alone.
+/// Each thread makes a state with `start`, hands every block it read, or the error of that very
+/// block, to `visit`, and gives its state back. Neighbouring blocks are read in one go; if that
+/// fails, each one alone.
 pub fn read_blocks<N, S, M, V>(
     store: &dyn Store,
     wanted: &[N],
@@ -390,9 +389,17 @@ where
         *next = next.saturating_add(count);
         rest.get(..count)
     };
+    let ends: Option<(u64, u64)> = wanted
+        .first()
+        .zip(wanted.last())
+        .map(|(a, b)| ((*a).into(), (*b).into()));
+    let span = ends.map_or(0, |(first, last)| {
+        last.saturating_sub(first).saturating_add(1)
+    });
+    let room = span.min(READ_BLOCKS as u64) as usize;
     in_threads(threads.min(wanted.len()), || {
         let mut state = start();
-        let mut buffer = Buffer::new(READ_BLOCKS);
+        let mut buffer = Buffer::new(room);
         while let Some(piece) = take() {
             let (Some(first), Some(last)) = (piece.first(), piece.last()) else {
                 break;

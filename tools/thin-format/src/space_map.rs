@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Space maps: how many references every data or metadata block has.
 //!
-//! Counts up to 2 are in bitmaps of 16320 entries; 3 there means that the count is in a tree of counts. Where the bitmaps are
-//! is in a tree for the data device, and in a single index block for the metadata device.
+//! Counts up to 2 are in bitmaps of 16320 entries; 3 there means that the count is in a tree of
+//! counts. Where the bitmaps are is in a tree for the data device, and in a single index block for
+//! the metadata device.
 
 use crate::block::{BlockBytes, BlockKind};
 use crate::btree;
 use crate::checksum;
 use crate::error::Result;
 use crate::io::{self, Store};
-use crate::records::{
-    self, IndexEntry, SpaceMapRoot, BITMAP_ENTRIES, BITMAP_HEADER, INDEX_ENTRIES, MANY_REFERENCES,
-};
+use crate::records::{IndexEntry, SpaceMapRoot, BITMAP_ENTRIES, BITMAP_HEADER, INDEX_ENTRIES};
 use std::ops::ControlFlow;
 
 /// Blocks that one bitmap describes.
@@ -48,13 +47,8 @@ impl<'a> Bitmap<'a> {
         Ok(Bitmap { bytes })
     }
 
-    /// Entry `index`: the count if it is below 3, 3 if the tree of counts has it.
-    pub fn get(&self, index: u64) -> u8 {
-        u32::try_from(index).map_or(0, |index| records::bitmap_count(self.bytes, index))
-    }
-
-    /// All 16320 entries, as 64-bit words of 32 entries, the first in the lowest two bits. In each pair of bits the lower bit
-    /// is the *high* bit of the entry.
+    /// All 16320 entries, as 64-bit words of 32 entries, the first in the lowest two bits. In each
+    /// pair of bits the lower bit is the *high* bit of the entry.
     pub fn words(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
         self.bytes
             .get(BITMAP_HEADER..)
@@ -73,30 +67,12 @@ impl<'a> Bitmap<'a> {
             })
         })
     }
-
-    /// How many of the first `entries` entries are not zero.
-    pub fn allocated(&self, entries: u64) -> u64 {
-        let mut left = entries;
-        let mut sum = 0u64;
-        for word in self.words() {
-            let here = left.min(32);
-            left = left.saturating_sub(here);
-            let used = (word | word >> 1) & 0x5555_5555_5555_5555;
-            let mask = if here >= 32 {
-                u64::MAX
-            } else {
-                (1u64 << (2 * here)).wrapping_sub(1)
-            };
-            sum = sum.saturating_add(u64::from((used & mask).count_ones()));
-        }
-        sum
-    }
 }
 
 /// The index of a space map: where its bitmaps are, in order of the blocks they describe.
 ///
-/// Only as many entries as it takes for `root.blocks` are returned, and a gap in the data device's tree is an entry with
-/// bitmap block 0. Memory: 16 bytes for each 16320 blocks.
+/// Only as many entries as it takes for `root.blocks` are returned, and a gap in the data device's
+/// tree is an entry with bitmap block 0. Memory: 16 bytes for each 16320 blocks.
 ///
 /// # Errors
 ///
@@ -136,7 +112,8 @@ pub fn read_index(store: &dyn Store, which: Which, root: &SpaceMapRoot) -> Resul
 
 /// Reads the bitmaps that `index` names, with several threads, in order of location.
 ///
-/// `visit` gets the thread's state, the bitmap's place in the index, and the verified bitmap or why there is none.
+/// `visit` gets the thread's state, the bitmap's place in the index, and the verified bitmap or why
+/// there is none.
 pub fn read_bitmaps<S, M, V>(
     store: &dyn Store,
     index: &[IndexEntry],
@@ -172,67 +149,8 @@ where
     })
 }
 
-/// The reference counts of a space map, one block at a time, for looking up a few.
-pub struct Counts<'a> {
-    store: &'a dyn Store,
-    root: SpaceMapRoot,
-    index: Vec<IndexEntry>,
-    last: Option<(u64, Box<BlockBytes>)>,
-}
-
-impl<'a> Counts<'a> {
-    /// Reads the index of a space map.
-    ///
-    /// # Errors
-    ///
-    /// As for [`read_index`].
-    pub fn open(store: &'a dyn Store, which: Which, root: &SpaceMapRoot) -> Result<Counts<'a>> {
-        Ok(Counts {
-            store,
-            root: *root,
-            index: read_index(store, which, root)?,
-            last: None,
-        })
-    }
-
-    /// How many references `block` has; 0 if it is beyond the end.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Read`] and [`crate::Error::Block`] for the bitmap, or a node of the tree of counts.
-    pub fn get(&mut self, block: u64) -> Result<u64> {
-        if block >= self.root.blocks {
-            return Ok(0);
-        }
-        let (place, entry) = (block / PER_BITMAP, block % PER_BITMAP);
-        let Some(index) = usize::try_from(place)
-            .ok()
-            .and_then(|place| self.index.get(place))
-        else {
-            return Ok(0);
-        };
-        let at = index.bitmap.0;
-        let known = self.last.take().filter(|(known, _)| *known == at);
-        let bytes = match known {
-            Some((_, bytes)) => bytes,
-            None => {
-                let bytes = self.store.read_block(at)?;
-                Bitmap::verify(at, &bytes)?;
-                bytes
-            }
-        };
-        let count = Bitmap { bytes: &bytes }.get(entry);
-        self.last = Some((at, bytes));
-        if count < MANY_REFERENCES {
-            return Ok(u64::from(count));
-        }
-        let many = btree::lookup::<u32>(self.store, self.root.reference_count_root.0, block)?;
-        Ok(many.map_or(u64::from(count), u64::from))
-    }
-}
-
-/// Hands every maximal run of blocks below `root.blocks` without references to `visit` as (first, length), ascending, until
-/// that breaks.
+/// Hands every maximal run of blocks below `root.blocks` without references to `visit` as (first,
+/// length), ascending, until that breaks.
 ///
 /// # Errors
 ///

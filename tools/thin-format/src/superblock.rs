@@ -22,7 +22,8 @@ pub enum Demand {
 ///
 /// # Errors
 ///
-/// [`Error::Read`], or [`Error::Block`] with the [`Fault`] found; [`Fault::Unformatted`] if block 0 is all zeroes.
+/// [`Error::Read`], or [`Error::Block`] with the [`Fault`] found; [`Fault::Unformatted`] if block 0
+/// is all zeroes.
 pub fn read(store: &dyn Store, block: u64, demand: Demand) -> Result<Superblock> {
     let bytes = store.read_block(block)?;
     verify(&bytes, block, demand)

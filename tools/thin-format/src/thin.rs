@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A pool's metadata as what it means: thin devices, and where their blocks are.
 
-use crate::btree::{self, Visit};
+use crate::btree;
 use crate::error::{Error, Result};
 use crate::io::Store;
 use crate::records::{DeviceDetails, PackedMapping, Superblock};
@@ -14,7 +14,8 @@ use std::ops::ControlFlow;
 pub struct ThinDevice {
     /// Its number in the pool.
     pub id: u64,
-    /// The root of its tree of mappings; `None` if it has details but no mappings: an inconsistency.
+    /// The root of its tree of mappings; `None` if it has details but no mappings: an
+    /// inconsistency.
     pub root: Option<u64>,
     /// What is known about it; `None` if it has mappings but no details: an inconsistency.
     pub details: Option<DeviceDetails>,
@@ -212,12 +213,13 @@ impl Runs {
     }
 }
 
-/// Hands the mappings of the tree at `root` for the thin blocks from `begin` up to, not including, `end` to `visit` as
-/// maximal runs, in order of thin blocks, until that breaks.
+/// Hands the mappings of the tree at `root` for the thin blocks from `begin` up to, not including,
+/// `end` to `visit` as maximal runs, in order of thin blocks, until that breaks.
 ///
 /// # Errors
 ///
-/// The first [`Error::Read`] or [`Error::Block`] of a node; what came before it has been handed out.
+/// The first [`Error::Read`] or [`Error::Block`] of a node; what came before it has been handed
+/// out.
 pub fn mappings(
     store: &dyn Store,
     root: u64,
@@ -239,51 +241,4 @@ pub fn mappings(
         let _ = visit(run);
     }
     result
-}
-
-/// A part of a device that cannot be read.
-#[derive(Clone, Debug)]
-pub struct Lost {
-    /// The first thin block that may be affected.
-    pub begin: u64,
-    /// The thin block after the last; `None`: up to the end of the device.
-    pub end: Option<u64>,
-    /// Why.
-    pub why: Error,
-}
-
-/// As [`mappings`] over the whole device, but a bad node costs the thin blocks below it and nothing else. Returns what
-/// was lost.
-pub fn readable_mappings(store: &dyn Store, root: u64, visit: &mut dyn FnMut(Run)) -> Vec<Lost> {
-    let mut runs = Runs::default();
-    let mut lost = Vec::new();
-    let walked = btree::walk(store, root, PackedMapping::BYTES as u32, &mut |at| {
-        match at {
-            Visit::Leaf(_, leaf) => {
-                for (thin, mapping) in leaf.entries() {
-                    if let Some(run) = runs.add(Run::one(thin, mapping)) {
-                        visit(run);
-                    }
-                }
-            }
-            Visit::Bad(child, why) => lost.push(Lost {
-                begin: child.begin,
-                end: child.end,
-                why: why.clone(),
-            }),
-            Visit::Before(_) | Visit::Internal(..) => {}
-        }
-        ControlFlow::Continue(())
-    });
-    if let Some(run) = runs.finish() {
-        visit(run);
-    }
-    if let Err(why) = walked {
-        lost.push(Lost {
-            begin: 0,
-            end: None,
-            why,
-        });
-    }
-    lost
 }

@@ -38,7 +38,8 @@ fn whole_metadata_is_clean_and_counted_like_by_hand() {
     }
 }
 
-/// Kinds of damage that leave no doubt about the volumes. (Too low a count could come from a wrong tree.)
+/// Kinds of damage that leave no doubt about the volumes. (Too low a count could come from a wrong
+/// tree.)
 fn is_correctable(kind: Kind, target: Target) -> bool {
     let space = [
         Target::DataBitmap,
@@ -374,7 +375,8 @@ fn scopes_read_no_more_than_they_say() {
     assert!(!of(Scope::Devices).is_clean());
 }
 
-/// Whatever is in the blocks, a check ends, without a panic, and what it takes for repairable it can repair.
+/// Whatever is in the blocks, a check ends, without a panic, and what it takes for repairable it
+/// can repair.
 #[test]
 fn any_bytes_lead_to_a_result() {
     let mut random = Random::new(Random::seed_of_test());

@@ -47,8 +47,8 @@ impl Store for Recorder {
     }
 }
 
-/// A power cut at any moment, with any of the writes since the last flush lost, leaves the old metadata or metadata that is
-/// clean.
+/// A power cut at any moment, with any of the writes since the last flush lost, leaves the old
+/// metadata or metadata that is clean.
 #[test]
 fn a_power_cut_while_correcting_leaves_the_old_or_the_new() {
     let mut random = Random::new(Random::seed_of_test());

@@ -2,8 +2,8 @@
 
 //! thin_check: is the metadata consistent, and if not, how bad is it and what can be done.
 //!
-//! lvm2 runs it with `--quiet` at every activation and deactivation and looks at nothing but the exit status, so the
-//! reason for any status but 0 also goes to the system log.
+//! lvm2 runs it with `--quiet` at every activation and deactivation and looks at nothing but the
+//! exit status, so the reason for any status but 0 also goes to the system log.
 
 mod json;
 

@@ -127,8 +127,8 @@ impl Devices {
         }
     }
 
-    /// Reads all mappings, counts references to data blocks in `data`, and checks each device. Returns how many
-    /// blocks are mapped in all.
+    /// Reads all mappings, counts references to data blocks in `data`, and checks each device.
+    /// Returns how many blocks are mapped in all.
     pub(super) fn read_mappings(
         &mut self,
         store: &dyn Store,
@@ -342,9 +342,7 @@ fn check_device(
     findings: &mut Findings,
 ) -> u64 {
     let Some(root) = device.root else { return 0 };
-    let summary = forest
-        .summary(root)
-        .filter(|summary| summary.height > 0 || summary.entries > 0 || !summary.tainted);
+    let summary = forest.summary(Use::Mapping, root);
     let mapped = summary.map_or(0, |summary| summary.entries);
     let expected = device.details.map(|details| details.mapped_blocks);
     let shown = expected.map_or(String::from("unknown"), |expected| expected.to_string());
@@ -383,7 +381,9 @@ fn lost_ranges(store: &dyn Store, forest: &Forest<'_>, root: u64) -> (Vec<String
     let _ = btree::walk(store, root, u64::BYTES, &mut |at| {
         match at {
             // Only what is wrong is read again.
-            Visit::Before(child) if forest.is_sound(child) => return ControlFlow::Break(()),
+            Visit::Before(child) if forest.is_sound(Use::Mapping, child) => {
+                return ControlFlow::Break(())
+            }
             Visit::Bad(child, error) => note(child, error),
             Visit::Before(_) | Visit::Internal(..) | Visit::Leaf(..) => {}
         }

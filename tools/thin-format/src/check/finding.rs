@@ -100,8 +100,9 @@ codes! {
     Snapshot, "metadata-snapshot", Damage, Salvage;
     /// Parts of a space map cannot be read.
     SpaceMapNodes, "space-map-nodes", Damage, InPlace;
-    /// Blocks in use with too low a reference count: they could be handed out again. It may as well be a tree that is
-    /// wrong, in a way that looks sound, and then the space map is what is left of the truth: so not in place.
+    /// Blocks in use with too low a reference count: they could be handed out again. It may as well
+    /// be a tree that is wrong, in a way that looks sound, and then the space map is what is left
+    /// of the truth: so not in place.
     CountsTooLow, "counts-too-low", Damage, Salvage;
     /// Blocks in use with too high a reference count, which will never become free.
     CountsTooHigh, "counts-too-high", Harmless, InPlace;

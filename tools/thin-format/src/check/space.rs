@@ -111,12 +111,14 @@ pub(super) struct SpaceMap {
     /// How many large counts the tree has for the blocks of each bitmap.
     large: Vec<AtomicU32>,
     tally: Tally,
-    /// The large counts of the metadata's own space map, which has to be complete before it can be compared.
+    /// The large counts of the metadata's own space map, which has to be complete before it can be
+    /// compared.
     later: Option<Counts>,
 }
 
 impl SpaceMap {
-    /// Reads the index and the tree of large counts. Those of the data device are compared with `expected` at once.
+    /// Reads the index and the tree of large counts. Those of the data device are compared with
+    /// `expected` at once.
     pub(super) fn read(
         forest: &mut Forest<'_>,
         store: &dyn Store,
@@ -208,7 +210,8 @@ impl SpaceMap {
                 let mut entries: Vec<_> = read.into_iter().flatten().collect();
                 entries.sort_unstable_by_key(|(place, _)| *place);
                 for (place, entry) in entries {
-                    // Entries beyond the end are left over from nothing the kernel does; they describe nothing.
+                    // Entries beyond the end are left over from nothing the kernel does; they
+                    // describe nothing.
                     if place >= bitmaps {
                         self.tally.beyond_end = self.tally.beyond_end.saturating_add(1);
                     } else if place == self.index.len() as u64 {
@@ -363,7 +366,8 @@ impl SpaceMap {
         };
         let tally = self.tally;
         let says = self.root.allocated;
-        // Some versions of thin_restore counted one block of the metadata twice, which nobody ever minded.
+        // Some versions of thin_restore counted one block of the metadata twice, which nobody ever
+        // minded.
         let counted_twice = self.which == Which::Metadata
             && says == tally.allocated.saturating_add(1)
             && (tally.hints, tally.hints_by_one) == (0, 1);
