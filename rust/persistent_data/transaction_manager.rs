@@ -156,9 +156,9 @@ impl TransactionManager {
         to_result(opened)?;
         // SAFETY: Both were just made.
         let library = unsafe { Library::new(manager, metadata, &blocks) }?;
+        let known = (SUPERBLOCK, superblock);
         // SAFETY: There is the transaction manager, and nobody else has it.
-        let nodes =
-            unsafe { NodeKind::find(library.as_ptr(), &blocks, (SUPERBLOCK, superblock), tree) }?;
+        let nodes = unsafe { NodeKind::find(library.as_ptr(), &blocks, known, tree) }?;
         // SAFETY: There is the transaction manager, and it stays as long as the space map. The root is
         // as long as is said.
         let data = unsafe {

@@ -347,8 +347,12 @@ impl NodeHeader {
     /// How many entries the nodes have of trees with values of this size: a multiple of three.
     pub const fn capacity(value_size: u32) -> u32 {
         const ROOM: u32 = (BLOCK_BYTES - NodeHeader::BYTES) as u32;
-        match value_size.checked_add(Self::KEY_BYTES as u32) {
-            Some(entry) => ROOM / entry / 3 * 3,
+        let Some(entry) = value_size.checked_add(Self::KEY_BYTES as u32) else {
+            return 0;
+        };
+        // The compiler does not see that this is no division by zero.
+        match ROOM.checked_div(entry) {
+            Some(entries) => entries / 3 * 3,
             None => 0,
         }
     }
