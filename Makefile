@@ -36,14 +36,8 @@ module:
 
 endif
 
-# With the machine's own compiler if it has one, else with the build root's.
 tools:
-	@if [ ! -e tools/Cargo.toml ]; then :; \
-	elif command -v cargo >/dev/null; then \
-		cd tools && cargo build --quiet --release --offline --target-dir "$(build)/tools"; \
-	else \
-		cd tools && ../scripts/in-root cargo build --quiet --release --offline --target-dir "$(build)/tools"; \
-	fi
+	scripts/build-tools
 
 demo:
 	scripts/demo
