@@ -51,6 +51,8 @@ class Maker:
         self.origins = self.chance.random() < 0.3
         # Then contents cannot be compared.
         self.zeroes = self.chance.random() < 0.9
+        # Whether devices fail.
+        self.trouble = self.chance.random() < 0.25
         self.devices = []
         self.active = {}
         self.last_device = -1
@@ -153,6 +155,8 @@ class Maker:
             "reopen": 1,
             "clear": 1,
         }
+        if self.trouble:
+            kinds["trouble"] = 4
         if not self.active:
             kinds = {"create": 1, "reload-pool": 1}
         kind = self.chance.choices(list(kinds), kinds.values())[0]
@@ -298,6 +302,13 @@ class Maker:
         self.active = {}
         steps += [self.activate(device) for device in active if device in self.devices]
         return steps
+
+    def next_trouble(self):
+        """A device fails for a while; afterwards all is opened anew, and repaired if need be."""
+        steps = [Step("fail", disk=self.chance.choice(("data", "metadata")), how="all")]
+        for _ in range(self.chance.randrange(1, 4)):
+            steps += self.chance.choice((self.next_write, self.next_flush, self.next_discard))()
+        return steps + self.next_reopen()
 
     def next_clear(self):
         thin = self.someone()

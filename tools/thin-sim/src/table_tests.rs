@@ -2,10 +2,7 @@
 
 //! Every kind of table line, good and bad.
 
-use std::ffi::{
-    CStr,
-    CString, //
-};
+use std::ffi::CString;
 
 use crate::core::{
     errno::Errno,
@@ -145,7 +142,7 @@ fn numbers_are_what_the_kernel_takes_for_numbers() {
     for word in ["++1", "+", "\n", "1\n\n", "1 ", " 1", "", "1+"] {
         let word = CString::new(word).unwrap();
         let line = [c"/m", c"/d", c"128", &word];
-        let table = PoolTable::parse(line.iter().map(|word: &&CStr| *word)).unwrap();
+        let table = PoolTable::parse(line.iter().copied()).unwrap();
         assert_eq!(table.sizes(), Err(TableError::LOW_WATER_MARK), "{word:?}");
     }
 }
