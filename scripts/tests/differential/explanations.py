@@ -69,7 +69,36 @@ def _flush(difference, context):
     )
 
 
+def _failing(context, disk):
+    """Whether a device fails at present."""
+    for step in reversed(context.steps):
+        if step.kind in ("heal", "reopen", "configure"):
+            return False
+        if step.kind == "fail" and step.disk == disk:
+            return True
+    return False
+
+
+def _nothing_to_commit(_difference, context):
+    """C commits whenever somebody asks; here there is no commit, and no failure, if nothing has changed."""
+    seen = [_mode(pool_status(looked)) for looked in (context.c, context.rust)]
+    return _failing(context, "metadata") and seen[0] in ("Fail", "ro") and seen[1] != seen[0]
+
+
+def _leak(difference, context):
+    """A block that could not be filled is lost in C."""
+    if difference.what != "pool: status" or not _failing(context, "data"):
+        return False
+    one, other = str(difference.c).split(), str(difference.rust).split()
+    if len(one) < 6 or one[:1] + one[3:] != other[:1] + other[3:]:
+        return False
+    used = [int(fields[2].split("/")[0]) for fields in (one, other)]
+    return used[0] > used[1]
+
+
 KNOWN = (
+    Known("failed-copy-leaks", _leak, lasts=True),
+    Known("nothing-to-commit", _nothing_to_commit, lasts=True),
     Known("shape-of-trees", _shape),
     Known("stale-data", _stale),
     Known("behind-an-origin", _origin),

@@ -305,7 +305,7 @@ class Maker:
 
     def next_trouble(self):
         """A device fails for a while; afterwards all is opened anew, and repaired if need be."""
-        steps = [Step("fail", disk=self.chance.choice(("data", "metadata")), how="all")]
+        steps = [Step("fail", disk=self.chance.choice(("data", "data", "data", "metadata")), how="all")]
         for _ in range(self.chance.randrange(1, 4)):
             steps += self.chance.choice((self.next_write, self.next_flush, self.next_discard))()
         return steps + self.next_reopen()
