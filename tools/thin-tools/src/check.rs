@@ -24,9 +24,9 @@ use std::sync::Arc;
 use thin_format::check::check;
 use thin_format::check::Findings;
 use thin_format::check::Options;
-use thin_format::check::Outcome;
 use thin_format::check::Scope;
 use thin_format::check::Severity;
+use thin_format::check::Truth;
 use thin_format::check::Watch;
 use thin_format::edit;
 use thin_format::io::Access;
@@ -159,33 +159,24 @@ pub fn run(args: &Arguments) -> Result<(), Failure> {
         (false, true) => Access::Write,
         (false, false) => Access::Read,
     };
-    let store = Device::open(path, access).map_err(|error| Failure::new(error.to_string()))?;
+    let store = Device::open(path, access).map_err(failed)?;
     let main = superblock::read(&store, 0, Demand::Everything)
         .map_err(|error| superblock_failure(&wishes, &error))?;
     let held = (main.metadata_snapshot.0 != 0)
         .then(|| superblock::read(&store, main.metadata_snapshot.0, Demand::Everything));
-    if wishes.snapshot {
-        match &held {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                return Err(Failure::with_status(
-                    format!("metadata snap: {error}"),
-                    status::BAD_METADATA,
-                ))
-            }
-            None => {
-                return Err(Failure::new(
-                    "no current metadata snap. To make one, run: \
-                     dmsetup message POOL 0 reserve_metadata_snap",
-                ))
-            }
-        }
+    if writes && main.read_only_compatible_features != 0 {
+        return Err(Failure::new(format!(
+            "{}: was written by a newer version; this one must not write to it",
+            path.display()
+        )));
     }
-    if !wishes.quiet && !wishes.json {
+    if wishes.snapshot {
+        check_held(held.as_ref())?;
+    }
+    if wishes.tells() {
         print_for_lvm(&main)?;
     }
-
-    let check_all = || {
+    let mut outcome = {
         let progress = Progress::start(
             "Checking thin metadata",
             Sink::choose(wishes.quiet || wishes.scope == Scope::Superblock),
@@ -197,32 +188,17 @@ pub fn run(args: &Arguments) -> Result<(), Failure> {
         };
         check(&store, &main, held.clone(), &wishes.options, &watcher)
     };
-    let mut outcome = check_all();
-    if !wishes.quiet && !wishes.json {
+    if wishes.tells() {
         print_findings(&outcome.findings);
     }
-    let mut repaired = None;
-    if wishes.wants_correction(&outcome) {
+    let mut before = None;
+    if wishes.wants_correction(&outcome.findings) {
         if let Some(truth) = outcome.truth.take() {
-            let change = edit::set_right(&store, &main, truth).map_err(|error| {
-                Failure::with_status(
-                    format!(
-                        "{}: could not be corrected, and is as it was: {error}",
-                        path.display()
-                    ),
-                    status_of(&outcome.findings),
-                )
-            })?;
-            if !wishes.quiet && !wishes.json {
-                report::say(&format!(
-                    "Corrected: {} blocks were written, {} data blocks and {} metadata blocks are free now",
-                    change.written, change.free_data, change.free_metadata
-                ));
-            }
+            correct(&wishes, &store, &main, truth)?;
             // The proof that it is right now.
-            let corrected = read_again(&store)?;
-            let again = check(&store, &corrected, held.clone(), &wishes.options, &());
-            repaired = Some(std::mem::replace(&mut outcome, again));
+            let main = superblock::read(&store, 0, Demand::Everything).map_err(failed)?;
+            let now = check(&store, &main, held, &wishes.options, &());
+            before = Some(std::mem::replace(&mut outcome, now));
         }
     }
     let good = outcome.findings.is_clean()
@@ -232,9 +208,9 @@ pub fn run(args: &Arguments) -> Result<(), Failure> {
         superblock::update(&store, |superblock| {
             superblock.flags &= !Superblock::NEEDS_CHECK;
         })
-        .map_err(|error| Failure::new(error.to_string()))?;
+        .map_err(failed)?;
         cleared = true;
-        if !wishes.quiet && !wishes.json {
+        if wishes.tells() {
             report::say("Cleared needs_check flag");
         }
     }
@@ -243,7 +219,7 @@ pub fn run(args: &Arguments) -> Result<(), Failure> {
             path,
             superblock: &main,
             outcome: &outcome,
-            before: repaired.as_ref(),
+            before: before.as_ref(),
             cleared,
             advice: advice(&wishes, &outcome.findings),
         })?;
@@ -285,16 +261,55 @@ fn wishes(args: &Arguments) -> Result<Wishes<'_>, Failure> {
 }
 
 impl Wishes<'_> {
+    /// Whether words for people are wanted.
+    fn tells(&self) -> bool {
+        !self.quiet && !self.json
+    }
+
     /// Whether what was found is to be corrected in place.
-    fn wants_correction(&self, outcome: &Outcome) -> bool {
-        let findings = &outcome.findings;
+    fn wants_correction(&self, findings: &Findings) -> bool {
         let harmless = findings.worst() == Some(Severity::Harmless);
         findings.can_correct() && (self.repair || (self.clear && harmless && !self.ignore_harmless))
     }
 }
 
-fn read_again(store: &Device) -> Result<Superblock, Failure> {
-    superblock::read(store, 0, Demand::Everything).map_err(|error| Failure::new(error.to_string()))
+fn failed(error: thin_format::Error) -> Failure {
+    Failure::new(error.to_string())
+}
+
+/// Refuses to check a metadata snapshot that is not there.
+fn check_held(held: Option<&thin_format::Result<Superblock>>) -> Result<(), Failure> {
+    match held {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(Failure::with_status(
+            format!("metadata snap: {error}"),
+            status::BAD_METADATA,
+        )),
+        None => Err(Failure::new(
+            "no current metadata snap. To make one, run: \
+             dmsetup message POOL 0 reserve_metadata_snap",
+        )),
+    }
+}
+
+/// Makes the space maps right.
+fn correct(
+    wishes: &Wishes<'_>,
+    store: &Device,
+    main: &Superblock,
+    truth: Truth,
+) -> Result<(), Failure> {
+    let change = edit::set_right(store, main, truth).map_err(|error| {
+        let text = format!("{}: could not be corrected: {error}", wishes.path.display());
+        Failure::with_status(text, status::BAD_METADATA)
+    })?;
+    if wishes.tells() {
+        report::say(&format!(
+            "Corrected: {} blocks were written; {} data blocks and {} metadata blocks are free now",
+            change.written, change.free_data, change.free_metadata
+        ));
+    }
+    Ok(())
 }
 
 /// What lvm2 and scripts read.
@@ -393,7 +408,6 @@ fn conclusion(wishes: &Wishes<'_>, findings: &Findings) -> String {
         more => format!(" (and {more} more)"),
     };
     let advice = advice(wishes, findings).unwrap_or_default();
-    // When everything was printed, the first of it need not be said again.
     let path = wishes.path.display();
     format!("{path}: {verdict}: {first}{more}. {advice}")
 }

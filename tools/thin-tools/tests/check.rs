@@ -307,6 +307,27 @@ fn the_flag_is_cleared_when_asked_and_nothing_else_changes() {
 }
 
 #[test]
+fn metadata_of_a_newer_version() {
+    for (read_only, read, write) in [(true, 0, 64), (false, 64, 64)] {
+        let file = Scratch::pool(&shape());
+        superblock::update(&file.open(), |superblock| {
+            if read_only {
+                superblock.read_only_compatible_features = 2;
+            } else {
+                superblock.incompatible_features = 2;
+            }
+        })
+        .unwrap();
+        let before = file.bytes();
+        file.check(&["-q"]).is_silent(read);
+        file.check(&["-q", "--auto-repair"]).is_silent(write);
+        file.check(&["-q", "--clear-needs-check-flag"])
+            .is_silent(write);
+        assert!(file.bytes() == before);
+    }
+}
+
+#[test]
 fn the_metadata_snapshot() {
     let seen = Scratch::pool(&shape()).check(&["-m"]);
     assert_eq!((seen.status, &*seen.out), (64, ""));
