@@ -3,10 +3,11 @@
 #   make                    the module for Debian's kernel, build/stock/dm-thin-rs.ko, and the tools
 #   make KERNEL=test        the module for the test kernel (KERNEL=uml, uml-test: for user-mode Linux)
 #   make KDIR=/path         the module for a configured and built kernel tree of your own
-#   make tools              the tools alone, build/tools/
+#   make tools              the tools alone, build/bin/
 #   make demo               the driver at work, on Debian's kernel in a virtual machine
 #   make check              formatting, lints, and rules of this source tree
 #   make test               everything that can be tested
+#   make fuzz               the tools on random and damaged input, for five minutes
 #   make soak               the same steps on this driver and the one in C, for hours
 #   make bench              the driver's speed next to the C driver's
 #   make bench-tools        the tools' speed next to the distribution's thin-provisioning-tools
@@ -20,7 +21,7 @@ KERNEL ?= stock
 build := $(CURDIR)/build
 
 .DEFAULT_GOAL := all
-.PHONY: all module tools demo check test soak bench bench-tools install uninstall clean
+.PHONY: all module tools demo check test fuzz soak bench bench-tools install uninstall clean
 
 all: module tools
 
@@ -47,6 +48,10 @@ check:
 
 test:
 	scripts/test
+
+fuzz:
+	cd tools && DM_THIN_RS_FUZZ_SECONDS=$${DM_THIN_RS_FUZZ_SECONDS:-300} \
+		cargo test --offline --profile fuzz --target-dir "$(build)/tools" --package thin-tools --test fuzz -- --nocapture
 
 soak:
 	scripts/soak

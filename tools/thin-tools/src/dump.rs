@@ -319,7 +319,12 @@ fn skip_mappings(
     outcome
 }
 
-fn dump(
+/// Writes the devices and their mappings, what several devices share before them.
+///
+/// # Errors
+///
+/// What is wrong with the metadata, or what could not be read or written.
+pub fn dump(
     store: &dyn Store,
     superblock: &records::Superblock,
     only: &Selection,

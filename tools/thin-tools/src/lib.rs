@@ -26,6 +26,7 @@ pub mod repair;
 pub mod report;
 pub mod restore;
 pub mod rmap;
+pub mod shrink;
 pub mod size;
 mod tools;
 pub mod trees;

@@ -13,6 +13,7 @@ use crate::pack;
 use crate::repair;
 use crate::restore;
 use crate::rmap;
+use crate::shrink;
 use crate::size;
 use crate::trim;
 
@@ -25,6 +26,7 @@ pub const TOOLS: &[Tool] = &[
     tool(&ls::COMMAND, ls::run),
     tool(&delta::COMMAND, delta::run),
     tool(&rmap::COMMAND, rmap::run),
+    tool(&shrink::COMMAND, shrink::run),
     tool(&trim::COMMAND, trim::run),
     tool(&size::COMMAND, size::run),
     tool(&explain::COMMAND, explain::run),
