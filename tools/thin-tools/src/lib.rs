@@ -18,6 +18,7 @@ pub mod explain;
 pub mod forest;
 pub mod ls;
 pub mod metadata;
+pub mod migrate;
 pub mod ordered;
 pub mod overrides;
 pub mod owners;

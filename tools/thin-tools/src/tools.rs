@@ -9,6 +9,7 @@ use crate::delta;
 use crate::dump;
 use crate::explain;
 use crate::ls;
+use crate::migrate;
 use crate::pack;
 use crate::repair;
 use crate::restore;
@@ -27,6 +28,7 @@ pub const TOOLS: &[Tool] = &[
     tool(&delta::COMMAND, delta::run),
     tool(&rmap::COMMAND, rmap::run),
     tool(&shrink::COMMAND, shrink::run),
+    tool(&migrate::COMMAND, migrate::run),
     tool(&trim::COMMAND, trim::run),
     tool(&size::COMMAND, size::run),
     tool(&explain::COMMAND, explain::run),

@@ -83,6 +83,9 @@ fn all_tools_are_there() {
         "thin_metadata_pack",
         "thin_metadata_size",
         "thin_metadata_unpack",
+        "thin_migrate",
+        "thin_repair",
+        "thin_shrink",
         "thin_restore",
         "thin_rmap",
         "thin_trim",
@@ -311,6 +314,24 @@ fn completions_know_every_tool() {
         let script = text(&output.stdout);
         for tool in tools() {
             assert!(script.contains(&tool), "{shell}: {tool}");
+        }
+    }
+}
+
+#[test]
+fn manual_pages_have_every_option() {
+    let pages = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../Documentation/man");
+    for tool in tools() {
+        let page = fs::read_to_string(pages.join(format!("{tool}.8")))
+            .unwrap()
+            .replace("\\-", "-");
+        let help = text(&run(&[&tool, "--help"]).stdout);
+        for word in help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--"))
+        {
+            let option = word.split(['[', '=', ',', '.', ';', ')']).next().unwrap();
+            assert!(page.contains(option), "{tool}.8 does not know {option}");
         }
     }
 }

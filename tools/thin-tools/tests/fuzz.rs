@@ -235,6 +235,7 @@ const ON_METADATA: &[&str] = &[
     "thin_explain --svg {out} {in}",
     "thin_trim --dry-run --metadata-dev {in} --data-dev {data}",
     "thin_metadata_pack -f -i {in} -o {out}",
+    "thin_shrink --binary -i {in} -o {out} --data {data} --nr-blocks 40000 --no-copy",
 ];
 
 #[test]
@@ -321,7 +322,11 @@ fn fuzz_xml(place: &Place, bytes: &[u8], random: &mut Random) -> Complaints {
         fs::write(place.path("in"), &text).unwrap();
         complaints.extend(run_all(
             place,
-            &["thin_restore -i {in} -o {out}", "thin_check {in}"],
+            &[
+                "thin_restore -i {in} -o {out}",
+                "thin_check {in}",
+                "thin_shrink -i {in} -o {out} --data {in} --nr-blocks 9000 --no-copy",
+            ],
         ));
     }
     complaints
