@@ -36,6 +36,8 @@ pub struct Shape {
     pub run_length: u64,
     /// How many of 1000 leaves a snapshot does not share with its origin any more.
     pub diverged: u64,
+    /// How many of 1000 mappings of such a leaf are other ones; the rest points to the same data still.
+    pub changed: u64,
     /// How often a snapshot can be taken of a snapshot.
     pub depth: u64,
     /// How full nodes are, in percent; at least 67, or the kernel would merge them.
@@ -60,6 +62,7 @@ impl Default for Shape {
             mappings: 10_000,
             run_length: 8,
             diverged: 100,
+            changed: 250,
             depth: 1,
             fill: 100,
             data_block_size: 128,
@@ -135,17 +138,6 @@ struct Tree {
     depth: u64,
     /// Per level, from the leaves up, the nodes; the last level is the root.
     levels: Vec<Vec<NodeRef>>,
-    leaves: Vec<Leaf>,
-}
-
-#[derive(Clone, Copy)]
-struct Leaf {
-    /// The first thin block.
-    begin: u64,
-    /// Number of mappings.
-    count: u64,
-    /// What the thin blocks and the lengths of runs follow from.
-    seed: u64,
 }
 
 /// Things put into as few groups as hold them, all of about the same size.
@@ -212,20 +204,14 @@ impl Generated<'_, '_> {
     }
 
     fn origin(&mut self, device: u64, mapped: u64) -> Result<Tree, Error> {
-        let mut leaves = Vec::new();
         let mut nodes = Vec::new();
         let groups = Groups::new(mapped, self.shape.per_node());
         let mut begin = 0;
         for leaf in 0..groups.groups.max(1) {
             let count = groups.begin(leaf + 1) - groups.begin(leaf);
-            let leaf = Leaf {
-                begin,
-                count,
-                seed: self.random.next(),
-            };
-            let runs = self.runs(&leaf);
-            begin = runs.last().map_or(begin, |run| run.thin + run.length) + leaf.seed % 3;
-            leaves.push(leaf);
+            let runs = self.runs(begin, count);
+            let gap = self.random.below(3);
+            begin = runs.last().map_or(begin, |run| run.thin + run.length) + gap;
             nodes.push(self.builder.leaf(&runs)?);
         }
         let mut levels = vec![nodes];
@@ -252,18 +238,16 @@ impl Generated<'_, '_> {
             details,
             depth: 0,
             levels,
-            leaves,
         })
     }
 
     /// The mappings of a leaf. Data blocks are allocated.
-    fn runs(&mut self, leaf: &Leaf) -> Vec<Run> {
-        let mut shape = Random::new(leaf.seed);
+    fn runs(&mut self, begin: u64, count: u64) -> Vec<Run> {
         let mut runs = Vec::new();
-        let mut thin = leaf.begin;
-        let mut left = leaf.count;
+        let mut thin = begin;
+        let mut left = count;
         while left > 0 {
-            let length = (1 + shape.below(self.shape.run_length.max(1) * 2 - 1)).min(left);
+            let length = (1 + self.random.below(self.shape.run_length.max(1) * 2 - 1)).min(left);
             let data = self.allocate(length);
             runs.push(Run {
                 thin,
@@ -271,7 +255,7 @@ impl Generated<'_, '_> {
                 length,
                 time: self.time,
             });
-            thin += length + u64::from(shape.chance(250)) * shape.below(16);
+            thin += length + u64::from(self.random.chance(250)) * self.random.below(16);
             left -= length;
         }
         runs
@@ -326,15 +310,12 @@ impl Generated<'_, '_> {
     /// Breaks the sharing of some leaves and of the nodes above them; shares the rest.
     fn diverge(&mut self, mut tree: Tree) -> Result<Tree, Error> {
         let mut changed = Vec::new();
-        for index in 0..tree.leaves.len() {
+        for index in 0..tree.levels.first().map_or(0, Vec::len) {
             if !self.random.chance(self.shape.diverged) {
                 continue;
             }
-            let Some(leaf) = tree.leaves.get(index) else {
-                break;
-            };
-            let runs = self.runs(leaf);
-            changed.push((index, self.builder.leaf(&runs)?));
+            let Some(leaf) = tree.levels.first().and_then(|leaves| leaves.get(index)).copied() else { break };
+            changed.push((index, self.copy_leaf(&leaf)?));
         }
         if changed.is_empty() {
             self.builder.share(tree.root());
@@ -379,6 +360,23 @@ impl Generated<'_, '_> {
             changed = next;
         }
         Ok(tree)
+    }
+
+    /// What a leaf becomes when some of its blocks are written to.
+    fn copy_leaf(&mut self, leaf: &NodeRef) -> Result<NodeRef, Error> {
+        let surely = self.random.below(leaf.entries.into());
+        let mut index = 0;
+        let mut changes = Vec::new();
+        for entry in 0..u64::from(leaf.entries) {
+            let is_changed = entry == surely || self.random.chance(self.shape.changed);
+            changes.push(is_changed.then(|| self.allocate(1)));
+        }
+        let time = self.time;
+        self.builder.copy_leaf(leaf, |_| {
+            let change = changes.get(index).copied().flatten();
+            index += 1;
+            change.map(|data| (data, time))
+        })
     }
 
     /// Takes a metadata snapshot, and changes some devices after it.

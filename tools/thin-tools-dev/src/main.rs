@@ -30,6 +30,7 @@ generate makes thin metadata in FILE (made as large as it takes if it does not e
   --mappings N          mappings of all devices together (10000)
   --run-length N        mean length of runs of mappings (8)
   --diverged PERMILLE   leaves that a snapshot shares no more (100)
+  --changed PERMILLE    mappings of such a leaf that are other ones (250)
   --depth N             snapshots of snapshots of ... (1)
   --fill PERCENT        how full nodes are (100)
   --data-block-size N   sectors (128)
@@ -126,6 +127,7 @@ fn generate(options: &mut Options) -> Result<(), String> {
         mappings: options.take("mappings", usual.mappings)?,
         run_length: options.take("run-length", usual.run_length)?,
         diverged: options.take("diverged", usual.diverged)?,
+        changed: options.take("changed", usual.changed)?,
         depth: options.take("depth", usual.depth)?,
         fill: options.take("fill", usual.fill)?,
         data_block_size: options.take("data-block-size", usual.data_block_size)?,

@@ -478,6 +478,26 @@ impl<'a> Builder<'a> {
         Ok(pack::internal_levels(&mut self.out, leaves)?)
     }
 
+    /// Writes a copy of a leaf in which some blocks are mapped to elsewhere: `change` says to which data block and
+    /// with which time. What the copy keeps has one more reference.
+    ///
+    /// # Errors
+    ///
+    /// If a mapping is impossible, or if reading or writing fails.
+    pub fn copy_leaf(
+        &mut self,
+        leaf: &NodeRef,
+        mut change: impl FnMut(u64) -> Option<(u64, u32)>,
+    ) -> Result<NodeRef, Error> {
+        let kept = |value: u64| (value >> 24, value as u32 & MAX_TIME);
+        let runs = self.read_entries(leaf)?.into_iter().map(|(thin, value)| {
+            let (data, time) = change(thin).unwrap_or_else(|| kept(value));
+            Run { thin, data, length: 1, time }
+        });
+        let runs: Vec<Run> = runs.collect();
+        self.leaf(&runs)
+    }
+
     /// Writes an internal node. Its children's counts stay what they are.
     ///
     /// # Errors
