@@ -395,10 +395,23 @@ fn damage_costs_what_is_below_it_and_nothing_else() {
         let before = model(&whole);
         let expected = survivors(&whole, &lost);
         let is_lost = |device: &u64| expected[device].len() < before[device].1.len();
-        if !before.keys().any(is_lost) {
-            assert_eq!(status(&refused), 0, "{context}: {}", errors(&refused));
+        if status(&refused) == 0 {
+            // Nothing was shared, or what is below the damage was found again.
+            let mappings = |model: Model| -> BTreeMap<_, _> {
+                model
+                    .into_iter()
+                    .map(|(device, (_, mappings))| (device, mappings))
+                    .collect()
+            };
+            assert_checks(&output);
+            assert_eq!(mappings(model(&output)), mappings(before), "{context}");
             continue;
         }
+        assert!(
+            before.keys().any(is_lost),
+            "{context}: {}",
+            errors(&refused)
+        );
         assert_eq!(status(&refused), 65, "{context}: {}", errors(&refused));
         assert!(
             fs::read(&output).unwrap().iter().all(|byte| *byte == 0),
@@ -438,6 +451,42 @@ fn damage_costs_what_is_below_it_and_nothing_else() {
             } else {
                 assert_eq!(details_after, details, "{context}");
             }
+        }
+    }
+}
+
+#[test]
+fn what_is_below_a_damaged_node_is_found_again() {
+    let seed = Random::seed_of_test();
+    let mut random = Random::new(seed);
+    for snapshots in [0, 500] {
+        let scratch = Scratch::new();
+        let shape = Shape {
+            devices: 4,
+            snapshots,
+            mappings: 300_000,
+            seed: random.next(),
+            ..Shape::default()
+        };
+        let pool = scratch.pool("pool", &shape);
+        let before = model(&pool);
+        hurt(&pool, Kind::Flip, Target::Internal, 1, &mut random);
+        let output = scratch.blank("output", shape.blocks());
+        let repaired = tool("thin_repair", args(&[], &pool, &output));
+        if snapshots == 0 {
+            assert_eq!(status(&repaired), 0, "{}", errors(&repaired));
+            assert!(
+                errors(&repaired).contains("found again"),
+                "{}",
+                errors(&repaired)
+            );
+            assert_checks(&output);
+            assert_eq!(model(&output), before);
+        } else if status(&repaired) == 0 {
+            assert_eq!(model(&output), before);
+        } else {
+            // Leaves that a snapshot shares could be those of either device.
+            assert_eq!(status(&repaired), 65, "{}", errors(&repaired));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Every block is looked at. A damaged node costs the keys below it and nothing else; what cannot be saved is named. Which roots
 //! are taken is never guessed silently: if those of the superblock lead to damage, or to nothing, the user has to say so.
 
+mod orphans;
 mod report;
 mod roots;
 mod salvage;
@@ -141,12 +142,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     progress.stage("looking at every block", store.blocks());
     let counter = progress.counter();
     let scan = Scan::new(&store, |blocks| counter.advance(blocks));
-    let found = found(&store, &scan, &overrides);
+    let mut found = found(&store, &scan, &overrides);
     if arguments.given("list-roots") {
         drop(progress);
         return report::list(&found.candidates(), arguments.given("json"));
     }
-    let candidate = choose(&found, &choice, input)?;
+    let mut candidate = choose(&found, &choice, input)?;
+    let found_again = found.adopt(&mut candidate);
     let superblock = new_superblock(&scan, &candidate, &overrides)?;
     let salvage = found.salvage(&candidate);
     let mut outcome = Outcome {
@@ -155,6 +157,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         superblock,
         has_old: has_old(&scan),
         built: None,
+        found_again,
     };
     outcome.superblock.time = outcome.superblock.time.max(salvage.time);
     let may_write = outcome.is_complete() || arguments.given("allow-partial");
@@ -442,8 +445,9 @@ pub fn dump(
     progress.stage("looking at every block", store.blocks());
     let counter = progress.counter();
     let scan = Scan::new(store, |blocks| counter.advance(blocks));
-    let found = found(store, &scan, overrides);
-    let candidate = choose(&found, &Choice::Automatic, input)?;
+    let mut found = found(store, &scan, overrides);
+    let mut candidate = choose(&found, &Choice::Automatic, input)?;
+    let found_again = found.adopt(&mut candidate);
     let mut superblock = new_superblock(&scan, &candidate, overrides)?;
     let mut salvage = found.salvage(&candidate);
     salvage.trees.retain(|tree| only.wants(tree.device));
@@ -454,6 +458,7 @@ pub fn dump(
         superblock,
         has_old: has_old(&scan),
         built: None,
+        found_again,
     };
     writer.write(&Event::Superblock(Box::new(outcome.superblock.clone())))?;
     if only.skips_mappings {

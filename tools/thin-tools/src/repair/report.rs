@@ -31,6 +31,8 @@ pub struct Outcome<'a> {
     pub superblock: xml::Superblock,
     /// Whether the old superblock could be read.
     pub has_old: bool,
+    /// Devices that are whole because nodes were found again that nobody points to.
+    pub found_again: Vec<u64>,
     /// How much room it took, or would take.
     pub built: Option<Built>,
 }
@@ -83,6 +85,11 @@ impl Outcome<'_> {
                 "Taking the tree of devices at block {}: the latest that was found.",
                 roots.mapping
             )),
+        }
+        for device in &self.found_again {
+            report::say(&format!(
+                "Device {device}: a node is damaged, but all that was below it was found again; nothing is missing."
+            ));
         }
         for lost in &self.salvage.lost_devices {
             report::say(&format!(
@@ -199,6 +206,11 @@ impl Outcome<'_> {
             json.number("metadata_blocks_used", built.used)?;
             json.number("metadata_blocks_needed", built.needed)?;
         }
+        json.open_array("found_again")?;
+        for device in &self.found_again {
+            json.number("", device)?;
+        }
+        json.close()?;
         json.open_array("lost_devices")?;
         for lost in &self.salvage.lost_devices {
             self.json_range(&mut json, lost, false)?;

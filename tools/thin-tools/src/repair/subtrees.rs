@@ -212,6 +212,12 @@ impl<'a> Subtrees<'a> {
         let subtree = self.internal(block)?;
         let lost_before = subtree.lost.clone();
         let mut children: Vec<Child> = subtree.children.to_vec();
+        let before = children
+            .iter()
+            .skip(1)
+            .take_while(|child| child.key <= begin);
+        let before = before.count();
+        children.drain(..before);
         if let Some(first) = children.first_mut() {
             first.key = first.key.max(begin);
         }
@@ -241,13 +247,44 @@ impl<'a> Subtrees<'a> {
             .filter_map(|child| self.below(child.block));
         let bad_below = below_children.fold(0, |sum: u64, below| sum.saturating_add(below.bad));
         trimmed.below.bad = bad_below.saturating_add(trimmed.lost.len() as u64);
+        let below = trimmed.below;
+        self.add(trimmed).map(|number| (number, below))
+    }
+
+    /// A new node above `parts`, which are whole trees of mappings in order of keys; they may be of different heights.
+    pub fn join(&mut self, parts: Vec<Child>) -> Option<(BlockNumber, Below)> {
+        let mut whole = Below {
+            value_size: MAPPINGS,
+            ..Below::default()
+        };
+        for part in &parts {
+            let below = self.below(part.block)?;
+            let (first, last) = below.keys?;
+            if whole.keys.is_some_and(|(_, before)| before >= first) {
+                return None;
+            }
+            whole.keys = Some((whole.keys.map_or(first, |(first, _)| first), last));
+            whole.height = whole.height.max(below.height.checked_add(1)?);
+            whole.entries = whole.entries.saturating_add(below.entries);
+            whole.max_time = whole.max_time.max(below.max_time);
+            whole.max_data = whole.max_data.max(below.max_data);
+        }
+        let subtree = Subtree {
+            below: whole,
+            children: parts.into(),
+            lost: Box::default(),
+        };
+        self.add(subtree).map(|number| (number, whole))
+    }
+
+    /// Gives a node that is on no disk a number.
+    fn add(&mut self, subtree: Subtree) -> Option<BlockNumber> {
         let number = self.next_trimmed;
         self.next_trimmed = number
             .checked_add(1)
             .filter(|next| *next != BlockNumber::MAX)?;
-        let below = trimmed.below;
-        self.known.insert(number, Some(trimmed));
-        Some((number, below))
+        self.known.insert(number, Some(subtree));
+        Some(number)
     }
 
     /// Everything that is lost below `root`, as ranges of keys; `end` is where the tree ends.

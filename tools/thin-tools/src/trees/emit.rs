@@ -9,9 +9,11 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use thin_format::block::BlockBytes;
+use thin_format::block::BlockKind;
 use thin_format::block::Buffer;
 use thin_format::btree::Node;
 use thin_format::error::Error;
+use thin_format::error::Fault;
 use thin_format::io::Store;
 use thin_format::records::PackedMapping;
 use thin_format::thin::Run;
@@ -77,6 +79,8 @@ struct Done<O> {
     /// The last run, if it may go on in the batch behind.
     tail: Option<Run>,
     leaves: usize,
+    /// The last thin block so far, if leaves follow on one another.
+    last: Option<u64>,
 }
 
 /// Why it stopped.
@@ -226,6 +230,7 @@ fn do_batch<O: Output>(
         is_broken: !batch.goes_on,
         tail: None,
         leaves: 0,
+        last: None,
     };
     let mut outcome = Ok(());
     for item in batch.items {
@@ -233,6 +238,7 @@ fn do_batch<O: Output>(
             Item::Event(event) => {
                 done.flush();
                 done.is_broken = true;
+                done.last = None;
                 done.output.add(event);
             }
             Item::Leaf(block) => {
@@ -258,6 +264,17 @@ fn do_batch<O: Output>(
 impl<O: Output> Done<O> {
     fn add_leaf(&mut self, block: u64, bytes: &BlockBytes) -> Result<(), Error> {
         let leaf = Node::verify(block, bytes, PackedMapping::BYTES as u32)?;
+        if let Some(key) = leaf
+            .first_key()
+            .filter(|key| self.last.is_some_and(|last| last >= *key))
+        {
+            return Err(Error::block(
+                block,
+                BlockKind::Node,
+                Fault::KeyRange { key },
+            ));
+        }
+        self.last = leaf.last_key().or(self.last);
         for (thin, mapping) in leaf.entries::<PackedMapping>() {
             let next = Run::one(thin, mapping);
             if !self.tail.as_mut().is_some_and(|run| run.extend(&next)) {

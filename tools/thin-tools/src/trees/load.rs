@@ -144,6 +144,30 @@ fn classify(block: u64, bytes: &BlockBytes) -> Found {
     Found::Internal(children.into())
 }
 
+/// A key of a child that does not belong below the child's place. Without such keys no node is below another
+/// twice, so what hangs together as a tree is no larger than one.
+fn key_outside(forest: &Forest, children: &[Child]) -> Option<u64> {
+    let ends = children
+        .iter()
+        .skip(1)
+        .map(|child| Some(child.key))
+        .chain([None]);
+    children.iter().zip(ends).find_map(|(child, end)| {
+        let node = forest.internals.get(&child.block)?;
+        let first = node
+            .children
+            .first()
+            .map(|child| child.key)
+            .filter(|first| *first < child.key);
+        let last = node
+            .children
+            .last()
+            .map(|child| child.key)
+            .filter(|last| end.is_some_and(|end| *last >= end));
+        first.or(last)
+    })
+}
+
 /// Heights, from the bottom up; what does not fit together is bad.
 fn assemble(
     store: &dyn Store,
@@ -155,8 +179,10 @@ fn assemble(
         internals: HashMap::new(),
         nr_blocks: usize::try_from(store.blocks()).unwrap_or(usize::MAX),
     };
-    let mut heights: HashMap<BlockNumber, u8> =
-        known_leaves.iter().map(|leaf| (*leaf, 0)).collect();
+    // What the parent takes for a leaf because its siblings are leaves may be known better.
+    let is_internal = |block: &BlockNumber| matches!(nodes.get(block), Some(Found::Internal(_)));
+    let leaves = known_leaves.iter().filter(|leaf| !is_internal(leaf));
+    let mut heights: HashMap<BlockNumber, u8> = leaves.map(|leaf| (*leaf, 0)).collect();
     let mut waiting: Vec<(BlockNumber, Box<[Child]>)> = Vec::new();
     for (block, found) in nodes {
         match found {
@@ -180,6 +206,12 @@ fn assemble(
             };
             if !known.all(|height| height == Some(first)) {
                 return true;
+            }
+            if let Some(key) = key_outside(&forest, children) {
+                let block = u64::from(*block);
+                let why = Error::block(block, BlockKind::Node, Fault::KeyRange { key });
+                bad.push(BadNode { block, why });
+                return false;
             }
             let height = first.saturating_add(1);
             heights.insert(*block, height);
