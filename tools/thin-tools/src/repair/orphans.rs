@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
-use thin_format::space_map::Counts;
+use thin_format::space_map;
 use thin_format::space_map::Which;
 use thin_format::superblock;
 
@@ -139,7 +140,15 @@ impl Found<'_> {
             .iter()
             .find(|(block, _)| *block == 0)?;
         let root = superblock::metadata_space_map(superblock);
-        let mut counts = Counts::open(self.store, Which::Metadata, &root).ok()?;
+        let mut in_use = vec![true; usize::try_from(root.blocks.min(self.scan.blocks())).ok()?];
+        space_map::free_runs(self.store, Which::Metadata, &root, &mut |first, length| {
+            let first = usize::try_from(first).unwrap_or(usize::MAX);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let free = in_use.iter_mut().skip(first).take(length);
+            free.for_each(|block| *block = false);
+            ControlFlow::Continue(())
+        })
+        .ok()?;
         let mut owned = HashSet::new();
         self.own(candidate, &mut owned);
         for (block, copy) in self
@@ -171,7 +180,7 @@ impl Found<'_> {
             else {
                 continue;
             };
-            if !owned.contains(&block) && counts.get(block.into()).is_ok_and(|count| count > 0) {
+            if !owned.contains(&block) && in_use.get(block as usize) == Some(&true) {
                 orphans.insert(
                     block,
                     Orphan {
