@@ -113,7 +113,7 @@ fn le64(head: &[u8], at: usize) -> Option<u64> {
 /// What `head` (the first block) belongs to, if that is known not to be thin metadata.
 fn mistaken_for(head: &[u8]) -> Option<&'static str> {
     const PACK: u64 = 0xa537_a0aa_6309_ef77;
-    const CACHE: u64 = 0o6142_003;
+    const CACHE: u64 = 0o6_142_003;
     const ERA: u64 = 2_126_579_579;
     if le64(head, 0) == Some(PACK) {
         return Some("a packed copy of metadata (unpack it with thin_metadata_unpack)");

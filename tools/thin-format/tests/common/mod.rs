@@ -64,9 +64,8 @@ pub fn check_all(store: &dyn Store) -> Outcome {
 /// What was found, one line each.
 pub fn told(outcome: &Outcome) -> String {
     let lines = outcome.findings.list().iter();
-    lines
-        .map(|finding| format!("{}: {}\n", finding.code.name(), finding.text))
-        .collect()
+    let lines = lines.map(|finding| format!("{}: {}\n", finding.code.name(), finding.text));
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// The references of whole metadata, counted node by node from bytes, without the library's trees.

@@ -160,8 +160,8 @@ impl Page<'_> {
             .clamp(6, 40);
         writeln!(
             out,
-            "  {:<width$} {:>10} {:>10} {:>10} {:>10}  {}",
-            "volume", "mapped", "own", "shared", "per run", "made at"
+            "  {:<width$} {:>10} {:>10} {:>10} {:>10}  made at",
+            "volume", "mapped", "own", "shared", "per run"
         )?;
         for (at, branch) in drawn.iter().filter(|(at, _)| listed[*at]) {
             let space = &self.survey.spaces[*at];
