@@ -362,7 +362,7 @@ fn a_failure_says_how_bad_it_is() {
         Some("failed to set 'needs_check' flag in metadata")
     );
     let (_, effects) = after(pool_in(Write, QUEUE), NO_METADATA);
-    assert_eq!(effects.reason, Some("no free metadata blocks"));
+    assert_eq!(effects.reason, Some("No free metadata blocks"));
     assert_eq!(effects.switch, Some("switching pool to read-only mode"));
 }
 

@@ -263,9 +263,9 @@ impl PoolState {
                 free_data,
             } if self.mode < PoolMode::OutOfMetadataSpace => {
                 let problem = match free_metadata {
-                    Ok(0) => Some("no free metadata blocks"),
+                    Ok(0) => Some("No free metadata blocks"),
                     Ok(_) => None,
-                    Err(_) => Some("could not get the number of free metadata blocks"),
+                    Err(_) => Some("Could not get free metadata blocks"),
                 };
                 let has_space = matches!(free_data, Ok(free) if free > 0);
                 match problem {
