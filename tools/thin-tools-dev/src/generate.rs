@@ -314,7 +314,14 @@ impl Generated<'_, '_> {
             if !self.random.chance(self.shape.diverged) {
                 continue;
             }
-            let Some(leaf) = tree.levels.first().and_then(|leaves| leaves.get(index)).copied() else { break };
+            let Some(leaf) = tree
+                .levels
+                .first()
+                .and_then(|leaves| leaves.get(index))
+                .copied()
+            else {
+                break;
+            };
             changed.push((index, self.copy_leaf(&leaf)?));
         }
         if changed.is_empty() {

@@ -492,7 +492,12 @@ impl<'a> Builder<'a> {
         let kept = |value: u64| (value >> 24, value as u32 & MAX_TIME);
         let runs = self.read_entries(leaf)?.into_iter().map(|(thin, value)| {
             let (data, time) = change(thin).unwrap_or_else(|| kept(value));
-            Run { thin, data, length: 1, time }
+            Run {
+                thin,
+                data,
+                length: 1,
+                time,
+            }
         });
         let runs: Vec<Run> = runs.collect();
         self.leaf(&runs)

@@ -221,7 +221,7 @@ mod tests {
             (state >> 33) % below
         };
         for _ in 0..300 {
-            let mut all = vec![false; 100];
+            let mut all = [false; 100];
             let mut runs = Vec::new();
             for _ in 0..next(20) {
                 let (data, length) = (next(95), 1 + next(5));
