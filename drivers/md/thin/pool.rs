@@ -194,7 +194,6 @@ fn new_pool(
     let metadata = open_metadata(&name, features, block_size, metadata_device)?;
 
     Pool::new(
-        mapped_device.id(),
         name,
         metadata,
         PoolSettings {

@@ -32,10 +32,7 @@ use crate::{
             REGION_BLOCKS, //
         }, //
     },
-    dm::mapped_device::{
-        MappedDevice,
-        MappedDeviceId, //
-    },
+    dm::mapped_device::MappedDevice,
     drain::Drain,
     kcopyd::Kcopyd,
     metadata::{
@@ -70,10 +67,6 @@ const DISCARD_RESERVE: u32 = 16;
 
 /// A pool.
 pub(crate) struct Pool {
-    /// The pool device.
-    pub(crate) mapped_device: MappedDeviceId,
-    /// The device that the metadata is on.
-    pub(crate) metadata_device: OpenBlockDevice,
     /// The device that the data is on.
     pub(crate) data_device: OpenBlockDevice,
     /// The size of the data blocks.
@@ -171,7 +164,6 @@ impl Pool {
     /// Makes a pool of metadata that was just opened. Sleeps.
     #[inline(never)]
     pub(crate) fn new(
-        mapped_device: MappedDeviceId,
         name: PoolName,
         metadata: KBox<Metadata>,
         settings: PoolSettings,
@@ -198,8 +190,6 @@ impl Pool {
 
         Ok(Arc::new(
             Self {
-                mapped_device,
-                metadata_device,
                 data_device,
                 block_size,
                 name,

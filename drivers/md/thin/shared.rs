@@ -62,7 +62,10 @@ impl Shared {
         let flags = flag(matches!(rules.mapped, Service::Fail(_)), FAILS)
             | flag(features.zero_new_blocks, ZEROES)
             | flag(rules.discard == Service::Serve, DISCARDS)
-            | flag(features.discard_passdown, PASSES_DOWN)
+            | flag(
+                features.discard_enabled && features.discard_passdown,
+                PASSES_DOWN,
+            )
             | flag(features.discard_enabled, TAKES_DISCARDS);
 
         self.flags.store(flags, Relaxed);
