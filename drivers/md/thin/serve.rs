@@ -2,6 +2,11 @@
 
 //! A bio while it is being served: what `core/remap.rs` asks for, and what becomes of its verdicts.
 
+#![allow(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, and a bio has no memory to spare"
+)]
+
 use crate::{
     bio::BlockStatus,
     block_device::OpenBlockDevice,
