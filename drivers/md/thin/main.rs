@@ -75,7 +75,10 @@ mod pool_object;
 #[deny(unsafe_code)]
 mod registry;
 #[deny(unsafe_code)]
-#[allow(clippy::manual_async_fn, reason = "an async function keeps its arguments twice")]
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async function keeps its arguments twice"
+)]
 mod serve;
 #[deny(unsafe_code)]
 mod shared;
