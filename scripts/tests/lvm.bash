@@ -310,8 +310,26 @@ test_dmeventd()
 # whole, with the distribution's thin_repair.
 test_repair()
 {
+	repair_a_pool
+}
+
+# The same with our tools in place of the distribution's.
+test_repair_with_our_tools()
+{
+	local bin tool settings=()
+	bin=$(realpath "$tests/../../build/bin")
+	[ -x "$bin/thin_check" ] || skip "the tools have not been built: make tools builds them"
+	for tool in thin_dump thin_repair thin_restore; do
+		settings+=("global/${tool}_executable=\"$bin/$tool\"")
+	done
+	PATH=$bin:$PATH repair_a_pool "${settings[@]}"
+}
+
+# repair_a_pool [SETTING=VALUE...]
+repair_a_pool()
+{
 	local metadata
-	new_vg
+	new_vg "$@"
 	new_lvm_pool 128m
 	new_lvm_thin thin 128m
 	metadata=$(dmsetup table vg-pool_tmeta)
