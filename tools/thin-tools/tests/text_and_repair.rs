@@ -724,6 +724,48 @@ fn no_damage_makes_it_panic() {
 }
 
 #[test]
+fn a_node_below_itself_is_not_followed() {
+    let scratch = Scratch::new();
+    let shape = Shape {
+        devices: 2,
+        mappings: 30_000,
+        snapshots: 0,
+        ..Shape::default()
+    };
+    let whole = scratch.pool("whole", &shape);
+    let output = scratch.blank("output", shape.blocks());
+    for seed in 0..8 {
+        let pool = scratch.path("pool");
+        fs::copy(&whole, &pool).unwrap();
+        let store = open(&pool);
+        let places = damage::places(&store, Target::Internal).unwrap();
+        let only = &places[..1];
+        let mut random = Random::new(seed);
+        damage::damage(&store, Kind::CrossLink, Target::Internal, only, &mut random).unwrap();
+        let dumped = tool("thin_dump", [&pool]);
+        assert_eq!(status(&dumped), 64);
+        assert!(
+            errors(&dumped).contains("(in device 0)"),
+            "{}",
+            errors(&dumped)
+        );
+        let repaired = tool("thin_repair", args(&["--allow-partial"], &pool, &output));
+        assert!(
+            [0, 66].contains(&status(&repaired)),
+            "{}",
+            errors(&repaired)
+        );
+        assert_checks(&output);
+        let (before, after) = (model(&whole), model(&output));
+        assert_eq!(before[&1], after[&1]);
+        assert!(
+            after[&0].1.len() + 252 >= before[&0].1.len(),
+            "more is lost than one leaf"
+        );
+    }
+}
+
+#[test]
 fn bad_text_is_refused_with_its_place() {
     let scratch = Scratch::new();
     let head = "<superblock uuid=\"\" time=\"0\" transaction=\"0\" data_block_size=\"128\" nr_data_blocks=\"10\">\n";

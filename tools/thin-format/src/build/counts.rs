@@ -10,13 +10,13 @@ use crate::records::BITMAP_HEADER;
 const BITMAP_BYTES: usize = BLOCK_SIZE - BITMAP_HEADER;
 
 /// Counts in a bitmap.
-pub const BITMAP_ENTRIES: u64 = BITMAP_BYTES as u64 * 4;
+pub(super) const BITMAP_ENTRIES: u64 = BITMAP_BYTES as u64 * 4;
 
 /// Four counts of 1 in a byte. The lower of a count's two bits is the upper bit of its value.
 const FOUR_ONES: u8 = 0b1010_1010;
 
 /// Reference counts of all blocks of a device. Memory is used for the regions that have counts only.
-pub struct Counts {
+pub(super) struct Counts {
     nr_blocks: u64,
     nr_counted: u64,
     bitmaps: Vec<Option<Box<Bitmap>>>,
@@ -32,11 +32,11 @@ struct Bitmap {
 
 /// What an index says about a bitmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BitmapSummary {
+pub(super) struct BitmapSummary {
     /// Counts in the bitmap that are 0, those behind the end of the device included: so the kernel counts them.
-    pub nr_free: u32,
+    pub(super) nr_free: u32,
     /// The first count that is 0, or the number of counts if there is none.
-    pub none_free_before: u32,
+    pub(super) none_free_before: u32,
 }
 
 /// The two bits on disk and the value: their order is reversed.
@@ -46,7 +46,7 @@ const fn swapped(bits: u8) -> u8 {
 
 impl Counts {
     /// Counts that are all 0.
-    pub fn new(nr_blocks: u64) -> Counts {
+    pub(super) fn new(nr_blocks: u64) -> Counts {
         let nr_bitmaps = nr_blocks.div_ceil(BITMAP_ENTRIES);
         let bitmaps = vec![None; usize::try_from(nr_bitmaps).unwrap_or(0)];
         Counts {
@@ -58,27 +58,27 @@ impl Counts {
     }
 
     /// How many blocks have a count.
-    pub fn nr_blocks(&self) -> u64 {
+    pub(super) fn nr_blocks(&self) -> u64 {
         self.nr_blocks
     }
 
     /// How many blocks have a count other than 0.
-    pub fn nr_counted(&self) -> u64 {
+    pub(super) fn nr_counted(&self) -> u64 {
         self.nr_counted
     }
 
     /// The counts above 2, which bitmaps have no room for, by block.
-    pub fn large(&self) -> &BTreeMap<u64, u32> {
+    pub(super) fn large(&self) -> &BTreeMap<u64, u32> {
         &self.large
     }
 
     /// How many bitmaps the counts take.
-    pub fn nr_bitmaps(&self) -> u64 {
+    pub(super) fn nr_bitmaps(&self) -> u64 {
         self.bitmaps.len() as u64
     }
 
     /// Counts one more reference to `block`. Returns `false` if there is no such block.
-    pub fn increment(&mut self, block: u64) -> bool {
+    pub(super) fn increment(&mut self, block: u64) -> bool {
         if block >= self.nr_blocks {
             return false;
         }
@@ -109,7 +109,7 @@ impl Counts {
     }
 
     /// Counts one more reference to each of `length` blocks. Returns `false` if not all are there.
-    pub fn increment_range(&mut self, begin: u64, length: u64) -> bool {
+    pub(super) fn increment_range(&mut self, begin: u64, length: u64) -> bool {
         let Some(end) = begin
             .checked_add(length)
             .filter(|&end| end <= self.nr_blocks)
@@ -137,7 +137,7 @@ impl Counts {
     }
 
     /// Takes one reference to `block` back. Returns `false` if there is none.
-    pub fn decrement(&mut self, block: u64) -> bool {
+    pub(super) fn decrement(&mut self, block: u64) -> bool {
         if block >= self.nr_blocks {
             return false;
         }
@@ -169,7 +169,8 @@ impl Counts {
     }
 
     /// The count of `block`.
-    pub fn get(&self, block: u64) -> u32 {
+    #[cfg(test)]
+    fn get(&self, block: u64) -> u32 {
         let index = usize::try_from(block / BITMAP_ENTRIES).unwrap_or(usize::MAX);
         let entry = (block % BITMAP_ENTRIES) as usize;
         let Some(Some(bitmap)) = self.bitmaps.get(index) else {
@@ -182,7 +183,7 @@ impl Counts {
     }
 
     /// Puts the counts of bitmap `index` behind the header in `block` and says what its index entry has to say.
-    pub fn fill(&self, index: u64, block: &mut [u8; BLOCK_SIZE]) -> BitmapSummary {
+    pub(super) fn fill(&self, index: u64, block: &mut [u8; BLOCK_SIZE]) -> BitmapSummary {
         let entries = BITMAP_ENTRIES as u32;
         let bitmap = usize::try_from(index)
             .ok()

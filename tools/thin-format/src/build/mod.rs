@@ -35,11 +35,9 @@ use crate::records::MAX_METADATA_BLOCKS;
 use crate::records::MAX_TIME;
 use crate::thin::Run;
 
-pub use counts::BitmapSummary;
-pub use counts::Counts;
-pub use counts::BITMAP_ENTRIES;
 pub use pack::NodeRef;
 
+use counts::Counts;
 use pack::Packer;
 use writer::Shared;
 use writer::Writer;

@@ -410,7 +410,8 @@ fn check_room(store: &dyn Store, outcome: &Outcome<'_>, target: &dyn Store) -> R
         .forest
         .leaf_count(&roots_of(outcome.salvage));
     let nodes = leaves.saturating_add(outcome.salvage.forest.len() as u64);
-    let bitmaps = (outcome.superblock.nr_data_blocks / build::BITMAP_ENTRIES).saturating_mul(2);
+    let bitmaps =
+        (outcome.superblock.nr_data_blocks / u64::from(records::BITMAP_ENTRIES)).saturating_mul(2);
     let surely = nodes
         .saturating_mul(2)
         .saturating_add(bitmaps)

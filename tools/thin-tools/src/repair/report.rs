@@ -181,8 +181,7 @@ impl Outcome<'_> {
     ///
     /// If writing fails.
     pub fn write_json(&self) -> Result<(), Failure> {
-        let mut json = Json::new(report::stdout());
-        json.open_object("")?;
+        let mut json = begin()?;
         json.text(
             "status",
             if self.is_complete() {
@@ -261,6 +260,14 @@ impl Outcome<'_> {
         json.text("why", &lost.why)?;
         json.close()
     }
+}
+
+fn begin() -> io::Result<Json<impl Write>> {
+    let mut json = Json::new(report::stdout());
+    json.open_object("")?;
+    json.text("tool", "thin_repair")?;
+    json.number("schema", 1)?;
+    Ok(json)
 }
 
 fn finish<W: Write>(json: Json<W>) -> Result<(), Failure> {
@@ -362,8 +369,7 @@ fn roots_fields<W: Write>(json: &mut Json<W>, candidate: &Candidate) -> io::Resu
 /// If writing fails.
 pub fn list(candidates: &[Candidate], in_json: bool) -> Result<(), Failure> {
     if in_json {
-        let mut json = Json::new(report::stdout());
-        json.open_object("")?;
+        let mut json = begin()?;
         json.open_array("candidates")?;
         for candidate in candidates {
             json.open_object("")?;
