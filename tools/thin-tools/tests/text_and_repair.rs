@@ -766,6 +766,58 @@ fn a_node_below_itself_is_not_followed() {
 }
 
 #[test]
+fn what_lies_elsewhere_is_not_taken_for_what_should_be_here() {
+    let seed = Random::seed_of_test();
+    let mut random = Random::new(seed);
+    for target in [
+        Target::Leaf,
+        Target::Leaf,
+        Target::Internal,
+        Target::Internal,
+    ] {
+        let scratch = Scratch::new();
+        let shape = Shape {
+            devices: 1,
+            snapshots: 0,
+            mappings: 200_000,
+            seed: random.next(),
+            ..Shape::default()
+        };
+        let pool = scratch.pool("pool", &shape);
+        let whole = scratch.path("whole");
+        fs::copy(&pool, &whole).unwrap();
+        let before = model(&whole);
+        let lost = hurt(&pool, Kind::Copied, target, 1, &mut random);
+        let expected = survivors(&whole, &lost);
+        let output = scratch.blank("output", shape.blocks());
+        let repaired = tool("thin_repair", args(&["--allow-partial"], &pool, &output));
+        assert!(
+            [0, 66].contains(&status(&repaired)),
+            "{}",
+            errors(&repaired)
+        );
+        assert_checks(&output);
+        let after = &model(&output)[&0].1;
+        for (thin, mapping) in after {
+            assert_eq!(
+                before[&0].1.get(thin),
+                Some(mapping),
+                "block {thin} is made up"
+            );
+        }
+        // A node that looks like the root may have taken its place: then everything may be lost.
+        let has_root = !lost.contains(&root(&whole));
+        assert!(!has_root || expected[&0].keys().all(|thin| after.contains_key(thin)));
+    }
+}
+
+fn root(path: &Path) -> u64 {
+    let store = open(path);
+    let pool = Pool::open(&store, View::Current).unwrap();
+    pool.devices()[0].root.unwrap()
+}
+
+#[test]
 fn bad_text_is_refused_with_its_place() {
     let scratch = Scratch::new();
     let head = "<superblock uuid=\"\" time=\"0\" transaction=\"0\" data_block_size=\"128\" nr_data_blocks=\"10\">\n";
