@@ -258,7 +258,6 @@ impl<R: Read> Reader<R> {
         if place == 0 {
             self.has_end = chunk.mark == HAS_END;
         } else if self.has_end && chunk.mark.starts_with(END) {
-            self.crc = crc(self.crc, &bytes[..bytes.len() - 4]);
             let mut expected = END.to_vec();
             expected.extend_from_slice(&self.blocks.to_le_bytes());
             if chunk.mark.get(..16) != Some(&expected) {
@@ -266,10 +265,7 @@ impl<R: Read> Reader<R> {
                     "the pack does not have as many blocks as it should",
                 ));
             }
-            if chunk.mark.get(16..) != Some(&(!self.crc).to_le_bytes()) {
-                return Err(Failure::new("the pack's checksum is wrong: it was changed"));
-            }
-            self.ended = true;
+            self.end(&bytes, &chunk.mark)?;
             return Ok(Some(chunk.blocks));
         }
         self.crc = crc(self.crc, &bytes);
@@ -293,9 +289,38 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Whether the pack says where it ends, so that nothing can be missing.
-    pub fn has_end(&self) -> bool {
-        self.has_end
+    /// Reads a fresh reader's pack to its end without unpacking it: whether it is as it was written. False if
+    /// that cannot be told, because the pack has no marks.
+    pub fn is_as_written(mut self) -> Result<bool, Failure> {
+        let nothing = deflate::compress(&[]);
+        let mark_of = |bytes: &[u8]| bytes.strip_prefix(&nothing[..]).map(<[u8]>::to_vec);
+        while let Some(bytes) = self.next_bytes()? {
+            let mark = mark_of(&bytes).unwrap_or_default();
+            if self.ended {
+                return Err(Failure::new("the pack goes on after its end"));
+            }
+            if self.chunks == 0 && mark != HAS_END {
+                return Ok(false);
+            }
+            self.has_end = true;
+            self.chunks += 1;
+            if mark.len() == END_SIZE && mark.starts_with(END) {
+                self.end(&bytes, &mark)?;
+            } else {
+                self.crc = crc(self.crc, &bytes);
+            }
+        }
+        self.check_end().map(|()| true)
+    }
+
+    /// Takes the last chunk: the checksum must be that of all before it.
+    fn end(&mut self, bytes: &[u8], mark: &[u8]) -> Result<(), Failure> {
+        self.crc = crc(self.crc, &bytes[..bytes.len().saturating_sub(4)]);
+        if mark.get(16..) != Some(&(!self.crc).to_le_bytes()) {
+            return Err(Failure::new("the pack's checksum is wrong: it was changed"));
+        }
+        self.ended = true;
+        Ok(())
     }
 }
 
@@ -349,8 +374,11 @@ mod tests {
     fn a_pack_cut_anywhere_is_refused() {
         let pack = sample();
         assert_eq!(check_bytes(&pack).unwrap(), 12);
+        assert!(Reader::new(&pack[..]).unwrap().is_as_written().unwrap());
         for end in 0..pack.len() {
             assert!(check_bytes(&pack[..end]).is_err(), "cut at {end}");
+            let skimmed = Reader::new(&pack[..end]).and_then(Reader::is_as_written);
+            assert!(!skimmed.is_ok_and(|whole| whole), "cut at {end}");
         }
     }
 
@@ -360,6 +388,8 @@ mod tests {
         for bit in 0..8 * pack.len() {
             let mut bad = pack.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
+            let skimmed = Reader::new(&bad[..]).and_then(Reader::is_as_written);
+            assert!(!skimmed.is_ok_and(|whole| whole), "bit {bit}");
             // What is left of a first mark that is gone is a pack such as other programs write.
             if let Ok(blocks) = check_bytes(&bad) {
                 let first_mark = HEADER + 8..HEADER + 8 + deflate::compress(&[]).len() + 8;

@@ -58,43 +58,61 @@ pub fn run(args: &Arguments) -> Result<(), Failure> {
     let progress = Progress::start("Unpacking", Sink::choose(args.given("quiet")));
 
     progress.stage("checking", 0);
-    let (nr_blocks, seen) = check(input, &progress).context(|| input.display())?;
+    let nr_blocks = check(input, &progress).context(|| input.display())?;
     confirm(output, args.given("force"))?;
 
     progress.stage("writing", nr_blocks);
     let target = Target::open(output, nr_blocks)?;
-    target
-        .write(input, &seen, &progress)
-        .context(|| output.display())
+    target.write(input, &progress).context(|| output.display())
 }
 
 fn open(input: &Path) -> Result<Reader<BufReader<File>>, Failure> {
     Reader::new(BufReader::with_capacity(1 << 20, File::open(input)?))
 }
 
-/// Reads the pack to its end: how many blocks the metadata has, and which of them are in the pack.
-fn check(input: &Path, progress: &Progress) -> Result<(u64, Vec<bool>), Failure> {
+/// Reads the pack to its end, so that nothing is written for a bad one: how many blocks the metadata has.
+fn check(input: &Path, progress: &Progress) -> Result<u64, Failure> {
     let mut reader = open(input)?;
+    if open(input)?.is_as_written()? {
+        return Ok(reader.nr_blocks);
+    }
     progress.stage("checking", reader.nr_blocks);
-    let mut seen = Vec::new();
+    let mut seen = Seen::default();
     while let Some(blocks) = reader.next_chunk()? {
         for (number, _) in blocks {
-            let at = usize::try_from(number).map_err(|_| Failure::new("too many blocks"))?;
-            if at >= seen.len() {
-                seen.resize(at + 1, false);
-            }
-            if std::mem::replace(&mut seen[at], true) {
-                return Err(Failure::new(format!("block {number} is in the pack twice")));
-            }
+            seen.add(number)?;
             progress.counter().set(number);
         }
     }
-    if !reader.has_end() {
-        report::say(
-            "the pack was written by a program that marks no end: whether it is complete cannot be told",
-        );
+    report::say(
+        "the pack was written by a program that marks no end: whether it is complete cannot be told",
+    );
+    Ok(reader.nr_blocks)
+}
+
+/// Which blocks are in the pack.
+#[derive(Default)]
+struct Seen(Vec<bool>);
+
+impl Seen {
+    fn add(&mut self, number: u64) -> Result<(), Failure> {
+        let at = usize::try_from(number).map_err(|_| Failure::new("too many blocks"))?;
+        if at >= self.0.len() {
+            self.0.resize(at + 1, false);
+        }
+        if std::mem::replace(&mut self.0[at], true) {
+            return Err(Failure::new(format!("block {number} is in the pack twice")));
+        }
+        Ok(())
     }
-    Ok((reader.nr_blocks, seen))
+
+    fn has(&self, number: u64) -> bool {
+        usize::try_from(number)
+            .ok()
+            .and_then(|at| self.0.get(at))
+            .copied()
+            .unwrap_or(false)
+    }
 }
 
 struct Target {
@@ -143,12 +161,16 @@ impl Target {
         Ok(self.file.write_all_at(bytes, number * BLOCK as u64)?)
     }
 
-    fn write(&self, input: &Path, seen: &[bool], progress: &Progress) -> Result<(), Failure> {
+    fn write(&self, input: &Path, progress: &Progress) -> Result<(), Failure> {
         let mut reader = open(input)?;
         let counter = progress.counter();
         let mut superblock = None;
+        let mut seen = Seen::default();
         while let Some(mut blocks) = reader.next_chunk()? {
             blocks.sort_by_key(|(number, _)| *number);
+            for (number, _) in &blocks {
+                seen.add(*number)?;
+            }
             if blocks.first().is_some_and(|(number, _)| *number == 0) {
                 superblock = Some(blocks.remove(0).1);
             }
@@ -156,7 +178,7 @@ impl Target {
             self.write_runs(&blocks)?;
         }
         if self.is_device {
-            self.zero_others(seen)?;
+            self.zero_others(&seen)?;
         }
         self.file.sync_all()?;
         if let Some(superblock) = superblock {
@@ -180,20 +202,13 @@ impl Target {
     }
 
     /// Clears what the pack does not have: on a device it is not zero already.
-    fn zero_others(&self, seen: &[bool]) -> Result<(), Failure> {
+    fn zero_others(&self, seen: &Seen) -> Result<(), Failure> {
         const MOST: u64 = 256;
         let zeroes = vec![0; MOST as usize * BLOCK];
-        let in_pack = |number: u64| {
-            usize::try_from(number)
-                .ok()
-                .and_then(|at| seen.get(at))
-                .copied()
-                .unwrap_or(false)
-        };
         let mut from = 1;
         while from < self.nr_blocks {
             let end = self.nr_blocks.min(from + MOST);
-            let run = (from..end).take_while(|&number| !in_pack(number)).count();
+            let run = (from..end).take_while(|&number| !seen.has(number)).count();
             if run > 0 {
                 self.put(from, &zeroes[..run * BLOCK])?;
             }
