@@ -289,9 +289,9 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Reads a fresh reader's pack to its end without unpacking it: whether it is as it was written. False if
+    /// Reads a fresh reader's pack to its end without unpacking it: true if it is as it was written, false if
     /// that cannot be told, because the pack has no marks.
-    pub fn is_as_written(mut self) -> Result<bool, Failure> {
+    pub fn check_marks(mut self) -> Result<bool, Failure> {
         let nothing = deflate::compress(&[]);
         let mark_of = |bytes: &[u8]| bytes.strip_prefix(&nothing[..]).map(<[u8]>::to_vec);
         while let Some(bytes) = self.next_bytes()? {
@@ -374,10 +374,10 @@ mod tests {
     fn a_pack_cut_anywhere_is_refused() {
         let pack = sample();
         assert_eq!(check_bytes(&pack).unwrap(), 12);
-        assert!(Reader::new(&pack[..]).unwrap().is_as_written().unwrap());
+        assert!(Reader::new(&pack[..]).unwrap().check_marks().unwrap());
         for end in 0..pack.len() {
             assert!(check_bytes(&pack[..end]).is_err(), "cut at {end}");
-            let skimmed = Reader::new(&pack[..end]).and_then(Reader::is_as_written);
+            let skimmed = Reader::new(&pack[..end]).and_then(Reader::check_marks);
             assert!(!skimmed.is_ok_and(|whole| whole), "cut at {end}");
         }
     }
@@ -388,7 +388,7 @@ mod tests {
         for bit in 0..8 * pack.len() {
             let mut bad = pack.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let skimmed = Reader::new(&bad[..]).and_then(Reader::is_as_written);
+            let skimmed = Reader::new(&bad[..]).and_then(Reader::check_marks);
             assert!(!skimmed.is_ok_and(|whole| whole), "bit {bit}");
             // What is left of a first mark that is gone is a pack such as other programs write.
             if let Ok(blocks) = check_bytes(&bad) {

@@ -73,7 +73,7 @@ fn open(input: &Path) -> Result<Reader<BufReader<File>>, Failure> {
 /// Reads the pack to its end, so that nothing is written for a bad one: how many blocks the metadata has.
 fn check(input: &Path, progress: &Progress) -> Result<u64, Failure> {
     let mut reader = open(input)?;
-    if open(input)?.is_as_written()? {
+    if open(input)?.check_marks()? {
         return Ok(reader.nr_blocks);
     }
     progress.stage("checking", reader.nr_blocks);
