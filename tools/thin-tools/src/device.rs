@@ -13,12 +13,13 @@ use std::io::SeekFrom;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use thin_format::checksum::crc32c;
 
 /// Size of a metadata block in bytes.
-pub const BLOCK: u64 = 4096;
+const BLOCK: u64 = 4096;
 
 /// The least size of an output for metadata, in bytes: ten blocks.
-pub const LEAST_OUTPUT: u64 = 10 * BLOCK;
+const LEAST_OUTPUT: u64 = 10 * BLOCK;
 
 /// Checks that `path` can be read as metadata: a regular file or block device, not XML, not too small.
 ///
@@ -168,10 +169,6 @@ pub fn holds_superblock(path: &Path) -> bool {
     let Some((stored, covered)) = head.split_first_chunk::<4>() else {
         return false;
     };
-    let sum = covered.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)
-        })
-    });
+    let sum = !crc32c(covered);
     head.len() as u64 == BLOCK && SALTS.contains(&(sum ^ u32::from_le_bytes(*stored)))
 }
