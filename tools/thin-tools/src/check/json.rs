@@ -4,21 +4,23 @@
 //!
 //! One object; members are only ever added.
 //!
-//!     tool, version         "thin_check", X.Y.Z
-//!     device                as named on the command line
-//!     result                "consistent", "harmless", "damaged" or "unreadable" (with only `error` after it)
-//!     error                 why the superblock cannot be read
-//!     corrected             whether something was corrected in place
-//!     needs_check_cleared   whether the needs_check flag was cleared
-//!     advice                what to do next, for people; null if nothing needs to be done
-//!     superblock            flags_needs_check, transaction_id, time, version, data_block_size (sectors),
-//!                           metadata_snapshot (block, 0: none)
-//!     figures               devices, mapped_blocks, data_blocks, data_blocks_used, metadata_blocks,
-//!                           metadata_blocks_used; as far as the check went, 0 otherwise
-//!     findings              of what is wrong now: code, severity ("note", "harmless", "damage"), remedy ("none",
-//!                           "in-place", "salvage"), count, device (number or null), text
-//!     findings_left_out     how many more there are
-//!     corrected_findings    what was corrected, like `findings`
+//! ```text
+//! tool, version         "thin_check", X.Y.Z
+//! device                as named on the command line
+//! result                "consistent", "harmless", "damaged" or "unreadable" (with only `error` after it)
+//! error                 why the superblock cannot be read
+//! corrected             whether something was corrected in place
+//! needs_check_cleared   whether the needs_check flag was cleared
+//! advice                what to do next, for people; null if nothing needs to be done
+//! superblock            flags_needs_check, transaction_id, time, version, data_block_size (sectors),
+//!                       metadata_snapshot (block, 0: none)
+//! figures               devices, mapped_blocks, data_blocks, data_blocks_used, metadata_blocks,
+//!                       metadata_blocks_used; as far as the check went, 0 otherwise
+//! findings              of what is wrong now: code, severity ("note", "harmless", "damage"), remedy ("none",
+//!                       "in-place", "salvage"), count, device (number or null), text
+//! findings_left_out     how many more there are
+//! corrected_findings    what was corrected, like `findings`
+//! ```
 
 use crate::cli::Failure;
 use crate::report;
