@@ -4,7 +4,7 @@
 # The modes of a pool: what leads into and out of them while I/O is under way, and sizes that change. See
 # Documentation/pool-modes.rst.
 #
-# kernels: uml-test test
+# kernels: uml-test
 
 time_limit[growth]=200
 

@@ -5,7 +5,7 @@
 # another, and by tables and failures that come in the middle of one. The others
 # are in modes.bash. The table of all is in drivers/md/thin/core/mode.rs.
 #
-# kernels: uml-test test
+# kernels: uml-test
 
 # shellcheck source=scripts/tests/modes.bash
 . ./modes.bash

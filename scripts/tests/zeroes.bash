@@ -4,7 +4,7 @@
 # Writing zeroes without having them in memory: thin devices take that if their data device does. The driver
 # in C does not, and gets zeroes as data.
 #
-# kernels: uml-test test
+# kernels: uml-test
 
 # zero DEVICE PLACE LENGTH: as data that stay allocated.
 zero()
