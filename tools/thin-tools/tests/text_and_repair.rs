@@ -647,6 +647,7 @@ fn the_room_it_takes_is_known_before() {
         pool.as_os_str(),
     ];
     let report = String::from_utf8(good("thin_repair", words)).unwrap();
+    assert!(report.contains("\"written\": false"), "{report}");
     let needed = report.split("\"metadata_blocks_needed\": ").nth(1).unwrap();
     let needed: u64 = needed.split(',').next().unwrap().trim().parse().unwrap();
     let output = scratch.blank("enough", needed);

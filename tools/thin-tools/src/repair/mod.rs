@@ -176,7 +176,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     drop(progress);
     if arguments.given("json") {
-        outcome.write_json()?;
+        outcome.write_json(arguments.given("dry-run"))?;
     }
     if !is_quiet {
         outcome.say(arguments.given("dry-run"));

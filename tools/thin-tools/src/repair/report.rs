@@ -175,12 +175,12 @@ impl Outcome<'_> {
         }
     }
 
-    /// Tells programs.
+    /// Tells programs. A rehearsal is one that wrote nothing.
     ///
     /// # Errors
     ///
     /// If writing fails.
-    pub fn write_json(&self) -> Result<(), Failure> {
+    pub fn write_json(&self, is_rehearsal: bool) -> Result<(), Failure> {
         let mut json = begin()?;
         json.text(
             "status",
@@ -190,7 +190,7 @@ impl Outcome<'_> {
                 "partial"
             },
         )?;
-        json.truth("written", self.built.is_some())?;
+        json.truth("written", self.built.is_some() && !is_rehearsal)?;
         json.truth("superblock_was_usable", self.has_old)?;
         roots(&mut json, self.candidate)?;
         json.open_object("pool")?;
