@@ -2,10 +2,11 @@
 
 //! What belongs to a pool's metadata queue: the metadata, the mode, and all that changes them.
 //!
-//! Every function of [`Control`] runs on that queue, one at a time, in process context without
-//! being allowed to start I/O for memory. Bios and ioctls come here by message, see
-//! [`Owner`](crate::owner::Owner). What bios ask for is in this file; what tables and messages ask for
-//! is in the files below.
+//! The functions of [`Control`] run one at a time, in process context without being allowed to
+//! start I/O for memory. Bios and ioctls come here by message, see
+//! [`Owner`](crate::owner::Owner), and are served on that queue; a bio that allocates, frees or
+//! maps a block does so in its own task if nobody else is here. What bios ask for is in this
+//! file; what tables and messages ask for is in the files below.
 
 mod ioctl;
 mod messages;
